@@ -1,0 +1,1 @@
+"""The method of the paper: MAE prior, alignment, conditional decoder, pipelines."""

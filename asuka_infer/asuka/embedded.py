@@ -1,0 +1,296 @@
+"""The embedded family as inpainting methods, one set of weights: asuka-mini, sd-mini, sd-mini-repaint and mae-mini."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from asuka_infer.asuka.mini import LoadedMini, MiniModel, load_mini
+from asuka_infer.asuka.repaint import NoiseStream, repaint, resampling_path
+from asuka_infer.asuka.scene import BLANK, Scene, prior_view
+from asuka_infer.asuka.schedule import STEPS, Solver
+from asuka_infer.compositing import exact
+from asuka_infer.geometry import Fit
+from asuka_infer.holes import resize
+from asuka_infer.images import to_float, to_uint8
+from asuka_infer.inpainter import SILENT, Watch
+from asuka_infer.noise import noise_for_seeds
+from asuka_infer.request import InpaintRequest, InpaintResult, RgbImage
+from asuka_infer.settings import Settings, WorkingSize, change, choice, number, whole
+
+WEIGHTS_FOLDER = Path(__file__).parent / "mini"
+"""Where the committed weights of the embedded family lie."""
+
+DEFAULT_STEPS = 10
+"""Second-order solvers are converged by 8 to 12 steps for a task as strongly conditioned as this."""
+
+REPAINT_STEPS, REPAINT_JUMP, REPAINT_REPEATS = 20, 5, 2
+"""35 UNet calls, our choice for a CPU: RePaint's own 250, 10 and 10 are 2,410 calls."""
+
+
+@dataclass(frozen=True)
+class AsukaMiniSettings(Settings):
+    """What can be turned on `asuka-mini`."""
+
+    steps: int = whole(DEFAULT_STEPS, lowest=1, highest=100, meaning="Denoising steps; more is slower, rarely better.")
+    solver: str = choice("dpm++", options=("dpm++", "unipc"), meaning="The second-order solver that takes the steps.")
+    guidance: float = number(
+        1.0, lowest=1.0, highest=10.0, meaning="How far to go beyond the prior, away from no condition; 1 is none."
+    )
+    prior: str = choice(
+        "photo",
+        options=("photo", BLANK),
+        meaning="What the auto-encoder sees: the photo around the hole, or blank paper.",
+    )
+
+
+@dataclass(frozen=True)
+class SdMiniSettings(Settings):
+    """What can be turned on `sd-mini`."""
+
+    steps: int = whole(DEFAULT_STEPS, lowest=1, highest=100, meaning="Denoising steps; more is slower, rarely better.")
+    solver: str = choice("dpm++", options=("dpm++", "unipc"), meaning="The second-order solver that takes the steps.")
+
+
+@dataclass(frozen=True)
+class RepaintMiniSettings(Settings):
+    """What can be turned on `sd-mini-repaint`."""
+
+    steps: int = whole(REPAINT_STEPS, lowest=1, highest=250, meaning="Noise levels from noise to picture.")
+    jump_length: int = whole(REPAINT_JUMP, lowest=1, highest=50, meaning="Levels gone up again at each jump.")
+    repeats: int = whole(REPAINT_REPEATS, lowest=1, highest=20, meaning="How often each stretch is gone down in all.")
+
+
+@dataclass(frozen=True)
+class MaeMiniSettings(Settings):
+    """`mae-mini` has nothing to turn."""
+
+
+@dataclass(frozen=True, eq=False)
+class Filled:
+    """What a family member makes of a scene.
+
+    Attributes:
+        image: RGB in [0, 1]; outside the hole it is whatever the decoder says.
+        previews: named pictures of the same size or the auto-encoder's.
+    """
+
+    image: Float[Tensor, "batch 3 side side"]
+    previews: Mapping[str, Float[Tensor, "batch 3 any any"]]
+
+
+S = TypeVar("S", bound=Settings)
+
+Fill = Callable[[MiniModel, Scene, list[int], S, Watch], Filled]
+"""A family member: (model, scene, one seed per picture, settings, watch) -> filled pictures."""
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded(Generic[S]):
+    """An `Inpainter` made of a family member, the loaded weights and settings."""
+
+    fill: Fill[S]
+    loaded: LoadedMini
+    settings: S
+
+    @property
+    def working_size(self) -> WorkingSize:
+        """Crops of the side it was trained on.
+
+        Any proportions: what a crop lacks to the model's square is given to it as missing (`_scene`), which it knows
+        from training, and not as repeated edges, which it does not.
+        """
+        side = self.loaded.model.config.pixels
+        return WorkingSize(largest=side, smallest=side)
+
+    @property
+    def weights(self) -> Mapping[str, str]:
+        """SHA-256 by weight file."""
+        return self.loaded.files
+
+    def __call__(self, request: InpaintRequest, watch: Watch = SILENT) -> InpaintResult:
+        """Fill the hole; pictures of any size are brought to the model's square and back."""
+        side = self.loaded.model.config.pixels
+        fit = Fit.inside(request.size, (side, side))
+        scene = _scene(request, fit)
+        with torch.inference_mode():
+            filled = self.fill(self.loaded.model, scene, [request.seed], self.settings, _Unfitted(watch, fit))
+        picture = fit.undo(_pixels(filled.image[0]))
+        previews = {name: _whole_preview(shown[0], fit) for name, shown in filled.previews.items()}
+        return InpaintResult(exact(request.image, picture, request.hole), MappingProxyType(previews))
+
+    def with_settings(self, **changes: Any) -> "Embedded[S]":
+        """The same weights with some settings changed."""
+        return replace(self, settings=change(self.settings, changes))
+
+
+def asuka_mini(loaded: LoadedMini) -> Embedded[AsukaMiniSettings]:
+    """ASUKA: the MAE prior as condition, the conditional decoder."""
+    return Embedded(fill_asuka, loaded, AsukaMiniSettings())
+
+
+def sd_mini(loaded: LoadedMini) -> Embedded[SdMiniSettings]:
+    """The same UNet without ASUKA: the learned null condition, the plain decoder."""
+    return Embedded(fill_sd, loaded, SdMiniSettings())
+
+
+def sd_mini_repaint(loaded: LoadedMini) -> Embedded[RepaintMiniSettings]:
+    """`sd_mini` sampled by RePaint: known latents put back at every step, steps repeated."""
+    return Embedded(fill_repaint, loaded, RepaintMiniSettings())
+
+
+def mae_mini(loaded: LoadedMini) -> Embedded[MaeMiniSettings]:
+    """The blurry prior itself as a method."""
+    return Embedded(fill_mae, loaded, MaeMiniSettings())
+
+
+@cache
+def load_embedded(folder: Path = WEIGHTS_FOLDER) -> LoadedMini:
+    """The committed weights, once per process however many family members are loaded."""
+    return load_mini(folder)
+
+
+def fill_asuka(model: MiniModel, scene: Scene, seeds: list[int], settings: AsukaMiniSettings, watch: Watch) -> Filled:
+    """ASUKA on a batch; row k depends on picture k and seed k alone."""
+    seen, unseen = prior_view(scene, BLANK if settings.prior == BLANK else None)
+    prior, imagined = model.mae.prior_and_picture(seen, unseen)
+    condition = model.alignment(prior.to(model.alignment.dtype))
+    latents = sample(
+        model,
+        scene,
+        condition,
+        seeds,
+        steps=settings.steps,
+        solver=settings.solver,
+        guidance=settings.guidance,
+        watch=watch,
+    )
+    return Filled(model.decode_known(latents, scene.image, scene.hole), {"prior": imagined})
+
+
+def fill_sd(model: MiniModel, scene: Scene, seeds: list[int], settings: SdMiniSettings, watch: Watch) -> Filled:
+    """The backbone alone on a batch."""
+    condition = model.null(len(seeds))
+    latents = sample(model, scene, condition, seeds, steps=settings.steps, solver=settings.solver, watch=watch)
+    return Filled(model.decode_plain(latents), {})
+
+
+def fill_repaint(
+    model: MiniModel, scene: Scene, seeds: list[int], settings: RepaintMiniSettings, watch: Watch
+) -> Filled:
+    """RePaint on a batch, with the 9-channel UNet given hole and known latents as usual."""
+    known, cells = model.encode_known(scene.image, scene.hole), model.cells(scene.hole)
+    condition = model.null(len(seeds))
+
+    def time_of(level: int) -> Tensor:
+        # Level 0 is clean; the topmost is the last trained time, where flow has no signal left and v-prediction none.
+        return torch.full((1,), min(level * STEPS / settings.steps, STEPS - 1.0))
+
+    def levels(level: int) -> tuple[float, float]:
+        alpha, sigma = model.config.schedule.levels(time_of(level)) if level else (torch.ones(1), torch.zeros(1))
+        return float(alpha), float(sigma)
+
+    def predict(latents: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        time = time_of(level).expand(len(latents))
+        predicted = model.predict(latents, time, cells, known, condition)
+        clean, noise = model.config.schedule.clean_and_noise(latents, predicted, time)
+        watch.preview(partial(_preview, model, clean))
+        return clean, noise
+
+    latents = repaint(
+        known,
+        cells,
+        path=resampling_path(settings.steps, settings.jump_length, settings.repeats),
+        levels=levels,
+        predict=predict,
+        noise=NoiseStream(seeds, known.shape[1:]),
+        watch=watch,
+    )
+    return Filled(model.decode_plain(latents), {})
+
+
+def fill_mae(model: MiniModel, scene: Scene, seeds: list[int], settings: MaeMiniSettings, watch: Watch) -> Filled:
+    """The auto-encoder's reconstruction on a batch, enlarged; it draws nothing, so seeds change nothing."""
+    del seeds, settings
+    imagined = model.mae.reconstruct(scene.image, scene.hole)
+    side = scene.image.shape[-1]
+    watch.step(1, 1)
+    enlarged = torch.nn.functional.interpolate(imagined, size=(side, side), mode="bicubic", align_corners=False)
+    return Filled(enlarged.clamp(0, 1), {})
+
+
+def sample(
+    model: MiniModel,
+    scene: Scene,
+    condition: Float[Tensor, "batch tokens width"],
+    seeds: list[int],
+    *,
+    steps: int,
+    solver: Solver | str = "dpm++",
+    guidance: float = 1.0,
+    watch: Watch = SILENT,
+) -> Float[Tensor, "batch channels h w"]:
+    """Latents for a batch of scenes under a condition; row k depends on row k and seed k alone."""
+    known, cells = model.encode_known(scene.image, scene.hole), model.cells(scene.hole)
+    scheduler = model.config.schedule.solver(steps, "unipc" if solver == "unipc" else "dpm++")
+    latents = noise_for_seeds(seeds, tuple(known.shape[1:])).to(known.device, torch.float32)
+    null = model.null(len(seeds))
+    for done, time in enumerate(scheduler.timesteps, start=1):
+        times = time.to(known.device, torch.float32).expand(len(latents))
+        predicted = model.predict(latents, times, cells, known, condition)
+        if guidance > 1:
+            without = model.predict(latents, times, cells, known, null)
+            predicted = without + guidance * (predicted - without)
+        clean, _ = model.config.schedule.clean_and_noise(latents, predicted, times)
+        latents = scheduler.step(predicted, time, latents, return_dict=False)[0]
+        watch.preview(partial(_preview, model, clean))
+        watch.step(done, steps)
+    return latents
+
+
+@dataclass(frozen=True, eq=False)
+class _Unfitted:
+    """Shows the caller's watch previews without the model's padding."""
+
+    watch: Watch
+    fit: Fit
+
+    def step(self, done: int, total: int) -> None:
+        self.watch.step(done, total)
+
+    def preview(self, picture: Callable[[], RgbImage]) -> None:
+        self.watch.preview(lambda: self.fit.undo(picture()))
+
+
+def _scene(request: InpaintRequest, fit: Fit) -> Scene:
+    """The request in the model's square; what the picture does not reach is unknown, so it is hole."""
+    image, hole = fit.apply(request.image, request.hole)
+    hole[fit.scaled[0] :, :] = True
+    hole[:, fit.scaled[1] :] = True
+    if hole.all():
+        # The known pixels are specks too fine for the model's grid: a cell with a speck must do.
+        hole[: fit.scaled[0], : fit.scaled[1]] = ~resize(~request.hole, fit.scaled)
+    pixels = torch.from_numpy(to_float(image))[None]
+    missing = torch.from_numpy(hole)[None, None]
+    return Scene(torch.where(missing, 0.5, pixels), missing)
+
+
+def _pixels(image: Float[Tensor, "3 height width"]) -> RgbImage:
+    return to_uint8(image.float().cpu().numpy())
+
+
+def _preview(model: MiniModel, clean: Float[Tensor, "batch channels h w"]) -> RgbImage:
+    return _pixels(model.decode_plain(clean)[0])
+
+
+def _whole_preview(shown: Float[Tensor, "3 side side"], fit: Fit) -> RgbImage:
+    """A square preview without its padding, at its own resolution."""
+    share = (fit.scaled[0] / fit.target[0], fit.scaled[1] / fit.target[1])
+    height, width = (max(1, round(side * part)) for side, part in zip(shown.shape[1:], share, strict=True))
+    return _pixels(shown[:, :height, :width])

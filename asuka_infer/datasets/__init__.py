@@ -1,0 +1,1 @@
+"""Where pictures and holes come from: sample photographs, published evaluation sets, plain folders."""

@@ -1,0 +1,1 @@
+"""Numbers about results: (results, truths, holes) -> numbers. No printing."""
