@@ -1,0 +1,146 @@
+"""The one writer of a SQLite file: a thread that commits many jobs with one fsync and answers only after COMMIT."""
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from db.connections import DatabaseError, as_sqlite
+
+BATCH = 64  # jobs per transaction (the study's design, section 4.4): more only makes the first of them wait longer
+
+
+class DatabaseClosedError(DatabaseError):
+    """A job came after the database was closed."""
+
+
+class JobTransactionError(DatabaseError):
+    """A job tried to end the transaction that it shares with others."""
+
+
+class TransactionLostError(DatabaseError):
+    """SQLite gave up the whole transaction half-way (a full disk, for example); nothing of it is stored."""
+
+
+class JobSession(Session):
+    """The session a job works through; the transaction is not the job's to end."""
+
+    def commit(self) -> None:
+        """Refused: a job is committed with its batch.
+
+        Raises:
+            JobTransactionError: always.
+        """
+        raise JobTransactionError("A write job must not commit: return, and the database commits it with its batch.")
+
+    def rollback(self) -> None:
+        """Refused: a job undoes itself by raising.
+
+        Raises:
+            JobTransactionError: always.
+        """
+        raise JobTransactionError("A write job must not roll back: raise an error, and only this job is undone.")
+
+
+@dataclass(slots=True)
+class _Job:
+    work: Callable[[Session], Any]
+    future: Future[Any] = field(default_factory=Future[Any])
+    result: Any = None
+    error: BaseException | None = None
+
+
+class GroupCommitWriter:
+    """Runs jobs one after another on one connection, up to `BATCH` of them in one transaction.
+
+    Every job has a savepoint of its own: one that raises is undone alone. A COMMIT that fails fails all of its batch.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection = engine.connect()
+        self._driver = as_sqlite(self._connection.connection.driver_connection)
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._accepting = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="database-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[Session], Any]) -> Future[Any]:
+        """Queue a job; the future is done after the COMMIT that stored it (or with the error that kept it out).
+
+        Raises:
+            DatabaseClosedError: after `close`.
+        """
+        job = _Job(work)
+        with self._accepting:
+            if self._closed:
+                raise DatabaseClosedError("The database is closed; nothing more is written to it.")
+            self._jobs.put(job)
+        return job.future
+
+    def close(self) -> None:
+        """Finish what was queued, then let go of the connection; a second call does nothing."""
+        with self._accepting:
+            if not self._closed:
+                self._closed = True
+                self._jobs.put(None)
+        self._thread.join()
+        self._connection.close()
+        self._engine.dispose()
+
+    def _run(self) -> None:
+        while (first := self._jobs.get()) is not None:
+            batch, last = self._gather(first)
+            self._commit_together(batch)
+            if last:
+                return
+
+    def _gather(self, first: _Job) -> tuple[list[_Job], bool]:
+        batch = [first]
+        while len(batch) < BATCH:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if job is None:
+                return batch, True
+            batch.append(job)
+        return batch, False
+
+    def _commit_together(self, batch: list[_Job]) -> None:
+        try:
+            with self._connection.begin():
+                for job in batch:
+                    self._try(job)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must hear it
+            if self._driver.in_transaction:  # SQLite keeps a transaction open whose COMMIT failed
+                self._driver.rollback()
+            for job in batch:
+                job.future.set_exception(job.error or error)
+            return
+        for job in batch:
+            if job.error is None:
+                job.future.set_result(job.result)
+            else:
+                job.future.set_exception(job.error)
+
+    def _try(self, job: _Job) -> None:
+        session = JobSession(self._connection, join_transaction_mode="create_savepoint", expire_on_commit=False)
+        try:
+            job.result = job.work(session)
+            Session.commit(session)
+        except BaseException as error:  # it belongs to the caller, whatever it is
+            job.error = error
+            Session.rollback(session)
+            if not self._driver.in_transaction:
+                raise TransactionLostError(
+                    f"SQLite abandoned the transaction ({error}); free disk space or repair the disk, then try again."
+                ) from error
+        finally:
+            session.close()
