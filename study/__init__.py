@@ -1,0 +1,1 @@
+"""The blind human study: definition, assignment, service, API and the participant's page."""

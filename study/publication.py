@@ -1,0 +1,233 @@
+"""From draft to closed: launching a study, what visitors may know of it, and who may see its results when."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, func, select, update
+from sqlalchemy.orm import Session
+
+from db.engine import Database
+from db.models import SessionState, VersionStatus
+from study import counters
+from study.counters import CELL, SESSION, TRIAL
+from study.definition import StudyDefinition, definition_from
+from study.design import STUDY, VERSION, load_design
+from study.messages import ConsentView, CriterionView, DisplayView, ScreenView, StudyList, StudyView
+from study.service import JOINABLE, RefusedError
+
+
+class PublicationError(ValueError):
+    """A study that cannot change its status so; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A study that takes participants."""
+
+    slug: str
+    version: int
+    path: str
+    """where participants go, below the app's address"""
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """How a study's version stands."""
+
+    slug: str
+    version: int
+    status: str
+    sha256: str
+    results_public: bool
+    images: int
+    methods: int
+    sessions: Mapping[str, int]
+    answered_trials: int
+    fewest_per_cell: int
+    most_per_cell: int
+    target_per_cell: int
+
+
+def launch(database: Database, slug: str, *, now: int, replace: bool = False) -> Launched:
+    """Open the newest version of a study to participants; launching it again changes nothing.
+
+    Args:
+        database: to be written to.
+        slug: of the study.
+        now: UTC microseconds.
+        replace: close an older version that is still open, instead of refusing.
+
+    Raises:
+        PublicationError: for an unknown study, a closed version, or an older version that is open.
+    """
+    return database.write(lambda db: _launch(db, slug, now=now, replace=replace))
+
+
+def close(database: Database, slug: str, *, now: int) -> StudyStatus:
+    """End a study for good: no answer counts from now on, and its results may be seen.
+
+    Raises:
+        PublicationError: for an unknown study or one that was never open.
+    """
+
+    def job(db: Session) -> StudyStatus:
+        versions = [row for row in _versions(db, slug) if row.status != VersionStatus.DRAFT]
+        if not versions:
+            raise PublicationError(f"The study {slug!r} was never launched, so there is nothing to close.")
+        for row in versions:
+            if row.status != VersionStatus.CLOSED:
+                _set_status(db, row.id, VersionStatus.CLOSED, closed_at=now)
+        return _status(db, slug, versions[0].id)
+
+    return database.write(job)
+
+
+def status(db: Session, slug: str) -> StudyStatus:
+    """How the newest version of a study stands.
+
+    Raises:
+        PublicationError: for an unknown study.
+    """
+    return _status(db, slug, _versions(db, slug)[0].id)
+
+
+def find_version(db: Session, slug: str) -> Row[Any, Any, Any, Any]:
+    """(id, version, status, spec_json) of the version of a study that visitors see: the open one, else the newest.
+
+    Raises:
+        RefusedError: when there is none that was launched.
+    """
+    try:
+        rows = [row for row in _versions(db, slug) if row.status != VersionStatus.DRAFT]
+    except PublicationError:
+        rows = []
+    if not rows:
+        raise RefusedError("unknown_study", f"There is no study called {slug!r} here; check the link.")
+    return next((row for row in rows if row.status in JOINABLE), rows[0])
+
+
+def study_view(db: Session, slug: str) -> StudyView:
+    """What a visitor may know of a study.
+
+    Raises:
+        RefusedError: for an unknown study.
+    """
+    row = find_version(db, slug)
+    return _view(definition_from(json.loads(row.spec_json)), row.status)
+
+
+def open_studies(db: Session) -> StudyList:
+    """The studies that take participants, newest first."""
+    rows = db.execute(
+        select(VERSION.c.spec_json, VERSION.c.status)
+        .where(VERSION.c.status.in_(JOINABLE))
+        .order_by(VERSION.c.launched_at.desc(), VERSION.c.id.desc())
+    )
+    return StudyList(studies=tuple(_view(definition_from(json.loads(row.spec_json)), row.status) for row in rows))
+
+
+def results_visible(definition: StudyDefinition, status: VersionStatus) -> bool:
+    """Rates stay hidden from everybody until a study is closed, unless its definition says they are public."""
+    return definition.results == "public" or status == VersionStatus.CLOSED
+
+
+def _launch(db: Session, slug: str, *, now: int, replace: bool) -> Launched:
+    newest, *older = _versions(db, slug)
+    if newest.status == VersionStatus.CLOSED:
+        raise PublicationError(f"Version {newest.version} of {slug} is closed for good; ingest a new version of it.")
+    for row in older:
+        if row.status in {VersionStatus.DRAFT, VersionStatus.CLOSED}:
+            continue
+        if not replace:
+            raise PublicationError(
+                f"Version {row.version} of {slug} is {row.status}; close it before launching version {newest.version}."
+            )
+        _set_status(db, row.id, VersionStatus.CLOSED, closed_at=now)
+    load_design(db, newest.id)
+    if newest.status not in JOINABLE:
+        launched = {"launched_at": now} if newest.status == VersionStatus.DRAFT else {}
+        _set_status(db, newest.id, VersionStatus.LIVE, **launched)
+    return Launched(slug, newest.version, f"/study/{slug}")
+
+
+def _set_status(db: Session, version_id: int, status: VersionStatus, **times: int) -> None:
+    db.execute(update(VERSION).where(VERSION.c.id == version_id).values(status=status, **times))
+
+
+def _versions(db: Session, slug: str) -> list[Row[Any, Any, Any, Any]]:
+    rows = db.execute(
+        select(VERSION.c.id, VERSION.c.version, VERSION.c.status, VERSION.c.spec_json)
+        .join(STUDY, STUDY.c.id == VERSION.c.study_id)
+        .where(STUDY.c.slug == slug)
+        .order_by(VERSION.c.version.desc())
+    ).all()
+    if not rows:
+        known = ", ".join(db.execute(select(STUDY.c.slug).order_by(STUDY.c.slug)).scalars()) or "none"
+        raise PublicationError(f"There is no study {slug!r} in this database (there are: {known}); ingest it first.")
+    return list(rows)
+
+
+def _status(db: Session, slug: str, version_id: int) -> StudyStatus:
+    row = next(row for row in _versions(db, slug) if row.id == version_id)
+    design = load_design(db, version_id)
+    sessions = db.execute(
+        select(SESSION.c.state, func.count()).where(SESSION.c.version_id == version_id).group_by(SESSION.c.state)
+    ).all()
+    by_state = {SessionState(state).value: number for state, number in sessions}
+    answered = db.execute(
+        select(func.count())
+        .select_from(TRIAL)
+        .where(TRIAL.c.version_id == version_id, TRIAL.c.answered_at.is_not(None))
+    ).scalar_one()
+    fewest, most = db.execute(
+        select(func.min(CELL.c.n_valid + CELL.c.n_live), func.max(CELL.c.n_valid + CELL.c.n_live)).where(
+            CELL.c.version_id == version_id
+        )
+    ).one()
+    counters.verify(db, version_id)
+    return StudyStatus(
+        slug=slug,
+        version=row.version,
+        status=row.status.value,
+        sha256=design.sha256,
+        results_public=design.definition.results == "public",
+        images=len(design.images),
+        methods=len(design.methods),
+        sessions=dict(sorted(by_state.items())),
+        answered_trials=answered,
+        fewest_per_cell=fewest,
+        most_per_cell=most,
+        target_per_cell=design.cell_target,
+    )
+
+
+def _view(definition: StudyDefinition, status: VersionStatus) -> StudyView:
+    criteria = tuple(
+        CriterionView(
+            key=criterion.key,
+            title=criterion.title,
+            question=criterion.question,
+            allow_tie="tie" in criterion.allow,
+            allow_cant_tell="cant_tell" in criterion.allow,
+        )
+        for criterion in definition.criteria
+    )
+    consent = definition.consent
+    return StudyView(
+        slug=definition.study,
+        title=definition.title,
+        introduction=definition.introduction or {},
+        status=status.value,
+        protocol=definition.protocol,
+        candidates=definition.candidates,
+        trials=definition.plan.real,
+        criteria=criteria,
+        consent=ConsentView(text=consent.text, version=consent.version, boxes=consent.boxes),
+        display=DisplayView(**definition.display.model_dump()),
+        screen=ScreenView(**definition.screen.model_dump()),
+        min_view_ms=definition.timing.min_view_ms,
+        soft_max_s=definition.timing.soft_max_s,
+        results_public=definition.results == "public",
+    )

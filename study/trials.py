@@ -1,0 +1,484 @@
+"""Trials: issued just in time, shown blind, answered once; every step one function of a write transaction."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Row, bindparam, func, insert, select, update
+from sqlalchemy.orm import Session
+
+from db.base import Base
+from db.models import KindCode, OutcomeCode, SessionState, SlotRole, TrialKind, TrialState, VersionStatus
+from study import counters
+from study.assignment import ALGORITHM, Assigned, OpenCells, Place, next_cell
+from study.blinding import TOKEN_BYTES, BlindTrial, Stimulus, served_length, stimulus_token, token_hash
+from study.counters import OPEN, SESSION, TRIAL
+from study.design import CELL, RENDITION, VERSION, Design, Designs, StoredImage
+from study.messages import AnswerRequest, CriterionAnswer, Progress, TrialReply
+from study.messages import SessionState as WireState
+from study.service import (
+    JOINABLE,
+    REAP_EVERY,
+    Clocked,
+    RefusedError,
+    Visit,
+    come_back,
+    completion,
+    enter,
+    find_visit,
+    lease_is_fresh,
+    lease_until,
+    reap,
+    touch,
+)
+
+SLOT = Base.metadata.tables["trial_slot"]
+RESPONSE = Base.metadata.tables["response"]
+ATTEMPT = Base.metadata.tables["response_attempt"]
+VOTE = Base.metadata.tables["analysis_vote"]
+BLOB = Base.metadata.tables["blob"]
+
+AHEAD = 1
+"""Trials assigned beyond the current one, so that their pictures are there when they are needed."""
+
+INPUT_SLOT = "input"
+LONGEST_KEY = 128
+"""Of an Idempotency-Key, in characters: with the session in front it still fits the database's names."""
+
+COMPLETION_CODE_BYTES = 5
+"""A code of our own has 40 random bits: nobody guesses the code of another among thousands."""
+
+
+AskedRow = Row[Any, Any, Any, Any, Any, Any]
+"""A trial of a session: id, public_id, seq, state, cell_id, lease_until."""
+
+TakenRow = Row[Any, Any, Any, Any]
+"""A trial whose answer was taken: id, cell_id, image_id, shown_at."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An answer that was not counted; unlike an error it is stored, as evidence."""
+
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class ServedStimulus:
+    """A stored picture and the length at which it must be served, equal for all pictures of its trial."""
+
+    png: bytes
+    length: int
+
+
+# ------------------------------------------------------------------------------------------------- asking
+
+
+def current(db: Session, designs: Designs, token: str, at: Clocked) -> TrialReply:
+    """The trial a session is at and the one after it, issuing what is missing; asked again, the answer is the same."""
+    visit = come_back(db, designs, enter(db, token), at)
+    return _go_on(db, designs, visit, at)
+
+
+def shown(db: Session, token: str, trial_id: str, at: Clocked) -> None:
+    """All pictures of a trial are on the screen; the first time counts.
+
+    Raises:
+        RefusedError: for a trial that is not this session's.
+    """
+    visit = find_visit(db, token)
+    of_session = (TRIAL.c.public_id == trial_id) & (TRIAL.c.session_id == visit.session_id)
+    changed = db.execute(
+        update(TRIAL)
+        .where(of_session, TRIAL.c.state == TrialState.ISSUED)
+        .values(state=TrialState.SHOWN, shown_at=at.now)
+        .returning(TRIAL.c.id)
+    ).one_or_none()
+    if changed is None and db.execute(select(TRIAL.c.id).where(of_session)).one_or_none() is None:
+        raise _unknown_trial()
+
+
+def answer(
+    db: Session, designs: Designs, token: str, trial_id: str, request: AnswerRequest, *, key: str, at: Clocked
+) -> TrialReply | Refusal:
+    """Take the answer to a trial and hand out what comes next, all in one transaction.
+
+    The state of the trial is the only judge: the one conditional update that moves it to `answered` wins, whatever
+    else arrives is kept in `response_attempt` and never counted. The same key again is told how things stand.
+
+    Raises:
+        RefusedError: for an unknown session or trial.
+    """
+    visit = come_back(db, designs, enter(db, token), at)
+    design = designs.of(db, visit.version_id)
+    refusal = _refuse_wrong_answer(design, visit, request, key)
+    if refusal:
+        return _keep_attempt(db, visit, trial_id, request, key=key, refusal=refusal, at=at)
+    taken = db.execute(
+        _TAKE_ANSWER, {"public": trial_id, "session": visit.session_id, "answered_at": at.now}
+    ).one_or_none()
+    if taken is None:
+        return _already(db, designs, visit, trial_id, request, key=key, at=at)
+    _store_answer(db, design, visit, taken, request.responses, key=key, at=at)
+    return _go_on(db, designs, visit, at)
+
+
+def stimulus(db: Session, session_token: str, token: str) -> ServedStimulus:
+    """The picture behind a token, for the session it was made for and only while its trial is open.
+
+    Raises:
+        RefusedError: alike for every token that is not such a one.
+    """
+    row = db.execute(_FIND_STIMULUS, {"slot": token_hash(token), "session": token_hash(session_token)}).one_or_none()
+    if row is None:
+        raise RefusedError("not_found", "There is nothing here.")
+    lengths = db.execute(_SLOT_LENGTHS, {"trial": row.trial_id}).scalars().all()
+    return ServedStimulus(row.content, served_length(lengths))
+
+
+# ------------------------------------------------------------------------------------------------- going on
+
+_SESSION_TRIALS = (
+    select(TRIAL.c.id, TRIAL.c.public_id, TRIAL.c.seq, TRIAL.c.state, TRIAL.c.cell_id, TRIAL.c.lease_until)
+    .where(TRIAL.c.session_id == bindparam("session"))
+    .order_by(TRIAL.c.seq)
+)
+_COUNTS = (
+    select(CELL.c.n_valid + CELL.c.n_live)
+    .where(CELL.c.id.between(bindparam("first"), bindparam("last")))
+    .order_by(CELL.c.id)
+)
+
+
+def _go_on(db: Session, designs: Designs, visit: Visit, at: Clocked) -> TrialReply:
+    """What a session sees next: its open trials, topped up by new ones; or its end."""
+    design = designs.of(db, visit.version_id)
+    asked = list(db.execute(_SESSION_TRIALS, {"session": visit.session_id}))
+    counted = [trial for trial in asked if trial.state != TrialState.VOID]
+    answered = sum(trial.state == TrialState.ANSWERED for trial in counted)
+    planned = design.definition.plan.real
+    if visit.state != SessionState.RUNNING or visit.status not in JOINABLE:
+        return TrialReply(
+            state=_said_state(visit),
+            progress=Progress(answered=answered, of=planned),
+            completion=completion(design, visit),
+        )
+    if not all(lease_is_fresh(design, trial.lease_until, at) for trial in counted if trial.state in OPEN):
+        touch(db, design, visit, at)
+    if designs.tidying_is_due(visit.version_id, at.now, REAP_EVERY):
+        reap(db, visit.version_id, at)
+    trials = [
+        _blind_trial(design, visit, public_id=trial.public_id, number=number, image=_image(design, trial.cell_id))
+        for number, trial in enumerate(counted, start=1)
+        if trial.state in OPEN
+    ]
+    trials += _issue_missing(db, design, visit, asked, missing=1 + AHEAD - len(trials), at=at)
+    progress = Progress(answered=answered, of=planned if len(trials) > AHEAD else answered + len(trials))
+    if trials:
+        upcoming = trials[1] if len(trials) > 1 else None
+        return TrialReply(state="running", progress=progress, trial=trials[0], upcoming=upcoming)
+    if not answered:
+        return TrialReply(state="full", progress=progress)
+    done = _complete(db, design, visit, at)
+    return TrialReply(state="completed", progress=progress, completion=completion(design, done))
+
+
+def _said_state(visit: Visit) -> WireState:
+    if visit.state != SessionState.RUNNING:
+        return visit.state.value
+    return "paused" if visit.status == VersionStatus.PAUSED else "closed"
+
+
+def _image(design: Design, cell_id: int) -> StoredImage:
+    return design.images[design.place(cell_id).image]
+
+
+def _issue_missing(
+    db: Session, design: Design, visit: Visit, asked: Sequence[AskedRow], *, missing: int, at: Clocked
+) -> list[BlindTrial]:
+    """New trials for a session, as many as are missing and as there is something left to ask."""
+    taken = [design.place(trial.cell_id) for trial in asked if trial.state != TrialState.VOID]
+    void = [design.place(trial.cell_id).image for trial in asked if trial.state == TrialState.VOID]
+    seq = max((trial.seq for trial in asked), default=0)
+    issued: list[BlindTrial] = []
+    while len(issued) < missing and (assigned := _choose(db, design, visit, taken, void)):
+        taken.append(assigned.place)
+        seq += 1
+        issued.append(_issue(db, design, visit, assigned, seq=seq, number=len(taken), at=at))
+    return issued
+
+
+def _choose(db: Session, design: Design, visit: Visit, taken: Sequence[Place], void: Sequence[int]) -> Assigned | None:
+    trials = design.definition.plan.real
+    if len(taken) >= trials:
+        return None
+    rows = db.execute(_COUNTS, {"first": design.first_cell, "last": design.last_cell}).scalars().all()
+    counts = np.array(rows, dtype=np.int64).reshape(design.shape)
+    only: OpenCells | None = counts < design.cell_target if visit.status == VersionStatus.DRAINING else None
+    return next_cell(counts, taken, trials=trials, key=visit.plan_key, also_seen=void, only=only)
+
+
+_ISSUE = insert(TRIAL).returning(TRIAL.c.id)
+_ISSUE_SLOTS = insert(SLOT)
+
+
+def _issue(
+    db: Session, design: Design, visit: Visit, assigned: Assigned, *, seq: int, number: int, at: Clocked
+) -> BlindTrial:
+    """Store a trial with its slots and lease it to the session."""
+    image = design.images[assigned.place.image]
+    cell_id = design.cell_id(assigned.place)
+    public_id = at.random_bytes(TOKEN_BYTES).hex()
+    trial = {
+        "public_id": public_id,
+        "version_id": visit.version_id,
+        "session_id": visit.session_id,
+        "seq": seq,
+        "kind": TrialKind.REAL,
+        "image_id": image.id,
+        "cell_id": cell_id,
+        "state": TrialState.ISSUED,
+        "lease_until": lease_until(design, at),
+        "assign_algo": ALGORITHM,
+        "propensity": assigned.propensity,
+        "issued_at": at.now,
+    }
+    row_id = db.execute(_ISSUE, trial).scalar_one()
+    shown_methods = design.shown(assigned.place)
+    slots = [(SlotRole.INPUT, 0, image.input_id, INPUT_SLOT)]
+    slots += [
+        (SlotRole.CANDIDATE, position, image.output_ids[method], str(position))
+        for position, method in enumerate(shown_methods)
+    ]
+    db.execute(
+        _ISSUE_SLOTS,
+        [
+            {
+                "trial_id": row_id,
+                "role": role,
+                "position": position,
+                "rendition_id": rendition,
+                "token_hash": token_hash(stimulus_token(visit.token, public_id, slot)),
+            }
+            for role, position, rendition, slot in slots
+        ],
+    )
+    counters.add_live(db, cell_id, 1)
+    return _blind_trial(design, visit, public_id=public_id, number=number, image=image)
+
+
+def _blind_trial(design: Design, visit: Visit, *, public_id: str, number: int, image: StoredImage) -> BlindTrial:
+    def picture(slot: str) -> Stimulus:
+        return Stimulus(token=stimulus_token(visit.token, public_id, slot))
+
+    return BlindTrial(
+        id=public_id,
+        number=number,
+        width=image.width,
+        height=image.height,
+        input=picture(INPUT_SLOT),
+        candidates=tuple(picture(str(position)) for position in range(design.definition.candidates)),
+        criteria=tuple(criterion.key for criterion in design.definition.criteria),
+    )
+
+
+def _complete(db: Session, design: Design, visit: Visit, at: Clocked) -> Visit:
+    """The last answer is in: the code exists from this transaction on, and the counts become valid."""
+    code = design.definition.recruit.codes.complete or at.random_bytes(COMPLETION_CODE_BYTES).hex().upper()
+    completed_now = db.execute(
+        update(SESSION)
+        .where(SESSION.c.id == visit.session_id, SESSION.c.state == SessionState.RUNNING)
+        .values(state=SessionState.COMPLETED, ended_at=at.now, last_seen=at.now, completion_code=code)
+        .returning(SESSION.c.id)
+    ).one_or_none()
+    if completed_now:
+        counters.complete(db, visit.session_id)
+    completed = db.execute(
+        select(func.count())
+        .select_from(SESSION)
+        .where(SESSION.c.version_id == visit.version_id, SESSION.c.state == SessionState.COMPLETED)
+    ).scalar_one()
+    if completed >= design.definition.target.participants:
+        db.execute(
+            update(VERSION)
+            .where(VERSION.c.id == visit.version_id, VERSION.c.status == VersionStatus.LIVE)
+            .values(status=VersionStatus.DRAINING)
+        )
+    return find_visit(db, visit.token)
+
+
+# ------------------------------------------------------------------------------------------------- answering
+
+_TAKE_ANSWER = (
+    update(TRIAL)
+    .where(
+        TRIAL.c.public_id == bindparam("public"),
+        TRIAL.c.session_id == bindparam("session"),
+        TRIAL.c.state.in_(OPEN),
+    )
+    .values(state=TrialState.ANSWERED, answered_at=bindparam("answered_at"), lease_until=None)
+    .returning(TRIAL.c.id, TRIAL.c.cell_id, TRIAL.c.image_id, TRIAL.c.shown_at)
+)
+_STORE_RESPONSES = insert(RESPONSE).returning(RESPONSE.c.id, RESPONSE.c.criterion)
+_STORE_VOTES = insert(VOTE)
+_OUTCOME_CODES = {"choice": OutcomeCode.CHOICE, "tie": OutcomeCode.TIE, "cant_tell": OutcomeCode.CANT_TELL}
+
+
+def _refuse_wrong_answer(design: Design, visit: Visit, request: AnswerRequest, key: str) -> Refusal | None:
+    if not 0 < len(key) <= LONGEST_KEY:
+        return Refusal("bad_request", f"The Idempotency-Key must have 1 to {LONGEST_KEY} characters.")
+    if visit.status not in JOINABLE and visit.status != VersionStatus.PAUSED:
+        return Refusal("late", f"The study is {visit.status}; this answer came too late to count.")
+    if visit.state not in {SessionState.RUNNING, SessionState.COMPLETED}:
+        return Refusal("consent_needed" if visit.state == SessionState.CREATED else "late", _STATE_SENTENCE)
+    criteria = {criterion.key: criterion for criterion in design.definition.criteria}
+    given = [response.criterion for response in request.responses]
+    if sorted(given) != sorted(criteria):
+        return Refusal("wrong_answer", f"Answer each question once ({', '.join(criteria)}).")
+    for response in request.responses:
+        problem = _wrong_response(design, response, criteria[response.criterion].allow)
+        if problem:
+            return Refusal("wrong_answer", problem)
+    return None
+
+
+_STATE_SENTENCE = "This session takes no answers now; reload the page to see where it stands."
+
+
+def _wrong_response(design: Design, response: CriterionAnswer, allowed: Sequence[str]) -> str | None:
+    if response.outcome != "choice" and response.outcome not in allowed:
+        return f"{response.outcome!r} is no answer to {response.criterion}; choose one of the pictures."
+    if (response.outcome == "choice") != (response.position is not None):
+        return f"A choice needs a position and nothing else does ({response.criterion})."
+    if response.position is not None and response.position >= design.definition.candidates:
+        return f"There is no picture at position {response.position}; the last is {design.definition.candidates - 1}."
+    return None
+
+
+def _store_answer(
+    db: Session,
+    design: Design,
+    visit: Visit,
+    trial: TakenRow,
+    responses: Sequence[CriterionAnswer],
+    *,
+    key: str,
+    at: Clocked,
+) -> None:
+    server_ms = (at.now - trial.shown_at) // 1000 if trial.shown_at is not None else None
+    stored = db.execute(
+        _STORE_RESPONSES,
+        [
+            response.model_dump()
+            | {"trial_id": trial.id, "idempotency_key": _own(visit, key), "server_ms": server_ms, "answered_at": at.now}
+            for response in responses
+        ],
+    )
+    ids = {row.criterion: row.id for row in stored}
+    shared = _shared_by_votes(design, visit, trial) | {"answered_at": at.now}
+    methods = design.shown(design.place(trial.cell_id))
+    number = {criterion.key: at_ for at_, criterion in enumerate(design.definition.criteria)}
+    votes = [
+        {
+            "response_id": ids[response.criterion],
+            "criterion": number[response.criterion],
+            "chosen_method_id": None if response.position is None else methods[response.position],
+            "outcome": int(_OUTCOME_CODES[response.outcome]),
+            "position": response.position,
+            "rt_ms": response.rt_ms,
+        }
+        for response in responses
+    ]
+    db.execute(_STORE_VOTES, [shared | vote for vote in votes])
+
+
+def _shared_by_votes(design: Design, visit: Visit, trial: TakenRow) -> dict[str, int | None]:
+    """What the fact rows of one trial have in common, whatever the criterion."""
+    place = design.place(trial.cell_id)
+    first, second = (None, None) if design.orders else design.shown(place)
+    return {
+        "version_id": visit.version_id,
+        "kind": int(KindCode.REAL),
+        "image_id": trial.image_id,
+        "session_id": visit.session_id,
+        "participant_id": visit.participant_id,
+        "trial_id": trial.id,
+        "cell_id": trial.cell_id,
+        "first_method_id": first,
+        "second_method_id": second,
+        "rotation": place.side if design.orders else None,
+        "used": 1,
+    }
+
+
+def _already(
+    db: Session, designs: Designs, visit: Visit, trial_id: str, request: AnswerRequest, *, key: str, at: Clocked
+) -> TrialReply | Refusal:
+    """The trial was not there to be answered: a repetition of what is stored, or something to keep as evidence."""
+    trial = db.execute(
+        select(TRIAL.c.id, TRIAL.c.state).where(TRIAL.c.public_id == trial_id, TRIAL.c.session_id == visit.session_id)
+    ).one_or_none()
+    if trial is None:
+        raise _unknown_trial()
+    stored_key = db.execute(
+        select(RESPONSE.c.idempotency_key).where(RESPONSE.c.trial_id == trial.id).limit(1)
+    ).scalar_one_or_none()
+    if stored_key == _own(visit, key):
+        return _go_on(db, designs, visit, at)
+    refusal = Refusal("already_answered", "This question was answered already; the first answer counts.")
+    if trial.state == TrialState.VOID:
+        refusal = Refusal("late", "This answer came too late: the question was given to somebody else.")
+    return _keep_attempt(db, visit, trial_id, request, key=key, refusal=refusal, at=at)
+
+
+def _keep_attempt(
+    db: Session, visit: Visit, trial_id: str, request: AnswerRequest, *, key: str, refusal: Refusal, at: Clocked
+) -> Refusal:
+    trial = db.execute(
+        select(TRIAL.c.id).where(TRIAL.c.public_id == trial_id, TRIAL.c.session_id == visit.session_id)
+    ).scalar_one_or_none()
+    if trial is None:
+        raise _unknown_trial()
+    db.execute(
+        insert(ATTEMPT).values(
+            session_id=visit.session_id,
+            trial_id=trial,
+            idempotency_key=key[:LONGEST_KEY],
+            reason=refusal.code,
+            payload_json=json.dumps(request.model_dump(), sort_keys=True),
+            at=at.now,
+        )
+    )
+    return refusal
+
+
+def _own(visit: Visit, key: str) -> str:
+    """The key as it is stored: two sessions that draw the same one do not meet."""
+    return f"{visit.session_id}:{key}"
+
+
+def _unknown_trial() -> RefusedError:
+    return RefusedError("unknown_trial", "This question is not part of your session; reload the page.")
+
+
+_FIND_STIMULUS = (
+    select(SLOT.c.trial_id, BLOB.c.content)
+    .join(TRIAL, TRIAL.c.id == SLOT.c.trial_id)
+    .join(SESSION, SESSION.c.id == TRIAL.c.session_id)
+    .join(RENDITION, RENDITION.c.id == SLOT.c.rendition_id)
+    .join(BLOB, BLOB.c.id == RENDITION.c.blob_id)
+    .where(
+        SLOT.c.token_hash == bindparam("slot"),
+        SESSION.c.token_hash == bindparam("session"),
+        TRIAL.c.state.in_(OPEN),
+    )
+)
+_SLOT_LENGTHS = (
+    select(BLOB.c.length)
+    .join(RENDITION, RENDITION.c.blob_id == BLOB.c.id)
+    .join(SLOT, SLOT.c.rendition_id == RENDITION.c.id)
+    .where(SLOT.c.trial_id == bindparam("trial"))
+)
