@@ -1,0 +1,1 @@
+"""The demo tab: paint a hole, run a method, see what changed."""

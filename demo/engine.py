@@ -1,0 +1,386 @@
+"""Runs what the demo tab asks for: reads photos and holes, runs methods one at a time, measures what they changed."""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from asuka_infer.catalog import METHODS, Method, find_method
+from asuka_infer.compositing import Compositing, changed_outside
+from asuka_infer.datasets.sample_pictures import SamplePicture
+from asuka_infer.holes import looks_inverted, read_hole, resize
+from asuka_infer.images import MAX_PIXELS, Picture, encode_like, encode_png, read_image
+from asuka_infer.inpaint import Framing, Inpainted, inpaint
+from asuka_infer.inpainter import Cancelled, Inpainter
+from asuka_infer.request import Hole, RequestError, RgbImage
+from asuka_infer.run_record import RunRecord
+from demo.photos import proxy_of, proxy_size, read_painted_hole
+
+MOST_CANDIDATES = 8
+MOST_METHODS = 4
+"""Seeds per method and methods per run: what fits side by side and is waited for (our choice)."""
+
+FAVOURITES = ("asuka", "nearest-neighbour")
+"""The method chosen before the visitor chooses: the first ready one whose key starts so, in this order."""
+
+PREVIEW_SIDE = 512
+"""Longest side of the pictures shown while a method works, in pixels: they are looked at for a second."""
+
+DEFAULT_FRAMING = Framing()
+
+_log = logging.getLogger(__name__)
+
+
+class DemoError(Exception):
+    """Something that the visitor has to know; the message is a sentence for them."""
+
+
+@dataclass(frozen=True)
+class Painted:
+    """What the painter sends: where the photo lies and what is painted on it, nothing read yet.
+
+    Attributes:
+        photo: the uploaded file, a path that Gradio has checked; None without a photo.
+        name: what the visitor's file was called.
+        hole: base64 of a PNG of the proxy's size.
+        mask: an uploaded mask that nothing was painted over since; its own resolution counts then.
+        mask_flipped: black, not white, is missing in `mask`.
+        mask_to_open: an uploaded mask whose polarity is still to be asked.
+        sample: the name of the sample picture that was chosen instead of a photo.
+        serial: the number of the question that the painter waits to be answered.
+    """
+
+    photo: Path | None = None
+    name: str = ""
+    hole: str | None = None
+    mask: Path | None = None
+    mask_flipped: bool = False
+    mask_to_open: Path | None = None
+    sample: str | None = None
+    serial: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedMask:
+    """An uploaded mask, white = missing at the proxy's size, and whether it looks the other way round."""
+
+    hole: Hole
+    flipped: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """One result to make."""
+
+    method: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """The running job has done `done` of `total` steps; 0 of 0 while it loads."""
+
+    number: int
+    count: int
+    title: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """A look at the unfinished picture."""
+
+    picture: RgbImage
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """One result.
+
+    Attributes:
+        title: the method's name for people.
+        png: the file to download, metadata inside.
+        view: the result as the browser shows it, (height, width, 3) uint8 of the proxy's size.
+        changed_outside: pixels outside the hole that differ from the photo, counted after reading `png` back.
+        ring: pixels that the compositing was free to change.
+        record: how it was made.
+        previews: what the method shows of its way there.
+    """
+
+    title: str
+    png: bytes
+    view: RgbImage
+    changed_outside: int
+    ring: int
+    record: RunRecord
+    previews: Mapping[str, RgbImage]
+
+
+Event = Step | Preview | Finished
+
+
+@dataclass(frozen=True, eq=False)
+class _Stop:
+    """Passed from the worker to whoever listens: the work has ended, with an error or without."""
+
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What one run has to do."""
+
+    picture: Picture
+    hole: Hole
+    jobs: Sequence[Job]
+    framing: Framing
+    compositing: Compositing
+
+
+@dataclass(frozen=True, eq=False)
+class _Line:
+    """Between the worker and whoever listens; a watch that passes on what it hears and stops the method when asked to.
+
+    Attributes:
+        events: what happened, oldest first.
+        cancelled: set by whoever wants the work to stop.
+        watched: not set while a preview is on its way.
+        now: the job that is being done, at its start.
+    """
+
+    events: "queue.SimpleQueue[Event | _Stop]" = field(default_factory=queue.SimpleQueue)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    watched: threading.Event = field(default_factory=threading.Event)
+    now: Step = Step(0, 0, "", 0, 0)
+
+    def refuse_cancelled(self) -> None:
+        if self.cancelled.is_set():
+            raise Cancelled
+
+    def step(self, done: int, total: int) -> None:
+        self.refuse_cancelled()
+        self.events.put(replace(self.now, done=done, total=total))
+
+    def preview(self, picture: Callable[[], RgbImage]) -> None:
+        self.refuse_cancelled()
+        # A slow line cannot keep up with every preview: while one is still unread the next need not be made.
+        if self.watched.is_set():
+            self.watched.clear()
+            self.events.put(Preview(picture()))
+
+
+@dataclass(eq=False)
+class DemoEngine:
+    """One for the app. It keeps the methods that are loaded and who is running; pictures stay with their sessions.
+
+    Attributes:
+        samples: pictures to try without a photo of one's own.
+        methods: what can be chosen from.
+        max_pixels: the largest photo that is opened.
+    """
+
+    samples: Sequence[SamplePicture] = ()
+    methods: Mapping[str, Method] = field(default_factory=lambda: METHODS)
+    max_pixels: int = MAX_PIXELS
+    _loaded: dict[str, Inpainter] = field(default_factory=dict[str, Inpainter], init=False)
+    _running: dict[str, threading.Event] = field(default_factory=dict[str, threading.Event], init=False)
+    _slot: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def ready_methods(self) -> list[Method]:
+        """The methods that can run here and now, in the catalog's order."""
+        return [method for method in self.methods.values() if method.readiness().ready]
+
+    def favourite(self) -> str:
+        """The key of the method that is chosen before the visitor chooses."""
+        ready = [method.key for method in self.ready_methods()]
+        if not ready:
+            raise DemoError("No method can run here; `python -m asuka_infer methods` says what each one needs.")
+        preferred = [key for start in FAVOURITES for key in ready if key.startswith(start)]
+        return (preferred or ready)[0]
+
+    def open_photo(self, painted: Painted) -> Picture:
+        """The photo, decoded.
+
+        Raises:
+            DemoError: when there is none or it cannot be read.
+        """
+        try:
+            if painted.photo is None:
+                raise DemoError("There is no photo yet; choose one first.")
+            if not painted.photo.is_file():
+                raise DemoError("The photo is no longer on the server (photos are deleted after a day); open it again.")
+            return read_image(painted.photo, max_pixels=self.max_pixels)
+        except ValueError as error:
+            raise DemoError(str(error)) from error
+
+    def sample_png(self, name: str) -> bytes:
+        """A sample picture as a PNG file."""
+        for sample in self.samples:
+            if sample.name == name:
+                return encode_png(sample.load())
+        raise DemoError(f"There is no sample picture {name!r}; choose one of those shown.")
+
+    def open_mask(self, mask: Path, size: tuple[int, int]) -> OpenedMask:
+        """An uploaded mask fitted to a photo of `size`, for the painter to ask which part is meant."""
+        try:
+            hole = read_hole(mask, size, fit=True, max_pixels=self.max_pixels)
+        except ValueError as error:
+            raise DemoError(str(error)) from error
+        return OpenedMask(resize(hole, proxy_size(size)), looks_inverted(hole))
+
+    def read_hole(self, painted: Painted, size: tuple[int, int]) -> Hole:
+        """What is painted, at the photo's own size.
+
+        Raises:
+            DemoError: when nothing or everything is painted, or what was sent is no hole for this photo.
+        """
+        try:
+            if painted.mask is not None:
+                hole = read_hole(painted.mask, size, fit=True, max_pixels=self.max_pixels)
+                hole = ~hole if painted.mask_flipped else hole
+            else:
+                hole = read_painted_hole(painted.hole or "", size) if painted.hole else np.zeros(size, np.bool_)
+        except ValueError as error:
+            raise DemoError(str(error)) from error
+        if not hole.any():
+            raise DemoError("Nothing is painted yet: paint over what should be replaced.")
+        if hole.all():
+            raise DemoError("Everything is painted, so nothing is known to continue from: erase some of it.")
+        return hole
+
+    def find_ready(self, key: str) -> Method:
+        """The method of that key.
+
+        Raises:
+            DemoError: when there is none or it cannot run here, saying what makes it ready.
+        """
+        try:
+            method = self.methods[key] if key in self.methods else find_method(key)
+        except LookupError as error:
+            raise DemoError(str(error)) from error
+        readiness = method.readiness()
+        if not readiness.ready:
+            raise DemoError(f"{method.title} cannot run here yet. {readiness.how_to}")
+        return method
+
+    def plan(self, keys: Iterable[str], seed: int, candidates: int) -> list[Job]:
+        """The jobs of a run: every method with every seed, seeds counted upwards from `seed`."""
+        chosen = list(dict.fromkeys(keys))
+        if not 1 <= len(chosen) <= MOST_METHODS:
+            raise DemoError(f"{len(chosen)} methods are chosen; choose 1 to {MOST_METHODS}.")
+        if not 1 <= candidates <= MOST_CANDIDATES:
+            raise DemoError(f"{candidates} candidates are asked for; ask for 1 to {MOST_CANDIDATES}.")
+        for key in chosen:
+            self.find_ready(key)
+        return [Job(key, seed + number) for number in range(candidates) for key in chosen]
+
+    def run(
+        self,
+        session: str,
+        picture: Picture,
+        hole: Hole,
+        jobs: Sequence[Job],
+        *,
+        framing: Framing = DEFAULT_FRAMING,
+        compositing: Compositing = "exact",
+    ) -> Iterator[Event]:
+        """Do the jobs one after the other and tell how it goes.
+
+        The work is done in a thread of its own, so that closing this iterator stops it like `cancel` does. One run at
+        a time has the machine; another waits for it here.
+
+        Raises:
+            Cancelled: within a step of `cancel(session)`.
+            DemoError: for everything that went wrong, in words.
+        """
+        line = _Line()
+        line.watched.set()
+        self._running[session] = line.cancelled
+        work = _Work(picture, hole, jobs, framing, compositing)
+        threading.Thread(target=self._do, args=(work, line), name=f"demo run {session}", daemon=True).start()
+        try:
+            while not isinstance(event := line.events.get(), _Stop):
+                yield event
+                if isinstance(event, Preview):
+                    line.watched.set()
+            if event.error is not None:
+                raise _in_words(event.error)
+        finally:
+            line.cancelled.set()
+            if self._running.get(session) is line.cancelled:
+                del self._running[session]
+
+    def cancel(self, session: str) -> bool:
+        """Stop what `session` is running, within a step. Returns whether it was running anything."""
+        running = self._running.get(session)
+        if running is not None:
+            running.set()
+        return running is not None
+
+    def _do(self, work: _Work, line: _Line) -> None:
+        """The worker: job after job, everything that happens goes into the line, also an error."""
+        try:
+            with self._slot:
+                for number, job in enumerate(work.jobs, 1):
+                    line.events.put(self._result(job, work, line, number))
+            line.events.put(_Stop())
+        except BaseException as error:  # noqa: BLE001 - handed to the listener, which raises it
+            line.events.put(_Stop(error))
+
+    def _result(self, job: Job, work: _Work, line: _Line, number: int) -> Finished:
+        method = self.find_ready(job.method)
+        watch = replace(line, now=Step(number, len(work.jobs), method.title, 0, 0))
+        watch.step(0, 0)
+        done = inpaint(
+            self._load(method), method.key, work.picture, work.hole, seed=job.seed, framing=work.framing,
+            compositing=work.compositing, watch=watch,
+        )  # fmt: skip
+        line.refuse_cancelled()  # a method of one step has no other chance to hear of it
+        return _measured(method, work.picture, work.hole, done)
+
+    def _load(self, method: Method) -> Inpainter:
+        """The method, loaded once; the one loaded before makes room when this one needs much memory."""
+        if method.key not in self._loaded:
+            if method.needs.download_mb or method.needs.gpu:
+                self._loaded.clear()
+            self._loaded[method.key] = method.load()
+        return self._loaded[method.key]
+
+
+def _measured(method: Method, picture: Picture, hole: Hole, done: Inpainted) -> Finished:
+    text = {
+        "Title": f"Inpainted with {method.title}",
+        "Description": "Generated: the pixels inside the hole were made by a computer, they are not part of the photo.",
+        "Software": "asuka-app",
+        "Source": method.citation,
+        "asuka:run_record": done.record.to_json(),
+    }
+    png = encode_like(picture, done.image, hole, text=text)
+    written = read_image(png)
+    return Finished(
+        title=method.title,
+        png=png,
+        view=proxy_of(written.pixels, written.alpha),
+        changed_outside=changed_outside(picture.pixels, written.pixels, hole),
+        ring=done.ring,
+        record=done.record,
+        previews=done.previews,
+    )
+
+
+def _in_words(error: BaseException) -> BaseException:
+    """What the visitor gets to read about an error in the worker; what nobody foresaw is logged in full."""
+    if isinstance(error, Cancelled | DemoError):
+        return error
+    if isinstance(error, RequestError | ValueError | LookupError):
+        return DemoError(str(error))
+    _log.error("a demo run failed", exc_info=error)
+    if isinstance(error, MemoryError):
+        return DemoError("There is not enough memory for this photo and method; choose a smaller context or photo.")
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return DemoError(f"The method failed ({said}). Try another method; the server's log says more.")

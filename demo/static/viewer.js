@@ -1,0 +1,151 @@
+// The result beside the photo: one divider, the same zoom for both, and what the server measured in the file.
+// Gradio runs this text as a function of (element, trigger, props, server, upload, watch) after zoom.js.
+
+const REVEAL = 900;   // ms, long enough to see it move (our choice)
+const GRAB = 24;   // screen pixels on both sides of the divider that take hold of it when zoomed in
+const root = element.querySelector('.rv'), $ = (selector) => root.querySelector(selector), $$ = (selector) => [...root.querySelectorAll(selector)];
+const stage = $('.rv-stage'), layer = $('.rv-layer'), before = $('.rv-before'), after = $('.rv-after'), range = $('.rv-range');
+const words = props.texts[navigator.language.toLowerCase().startsWith('zh') ? 'zh' : 'en'];
+const say = (key, values) => words[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+let results = [], selected = -1, share = 0.5, width = 0, height = 0, drag = null, shownIds = '', newest = null;
+
+$$('[data-t]').forEach((node) => { node.textContent = words[node.dataset.t]; });
+$$('[data-label]').forEach((node) => node.setAttribute('aria-label', words[node.dataset.label]));
+
+const zoom = makeZoom(stage, layer, (scale, fitted) => {
+  root.dataset.zoomed = fitted ? '' : 'on';
+  $('.rv-percent').textContent = fitted ? words.fit : Math.round(scale * 100 * width / (results[selected]?.width || width)) + ' %';
+  placeDivider();
+});
+const pinch = makePinch(zoom);
+
+function placeDivider() {
+  if (!width) return;
+  const frame = stage.getBoundingClientRect(), box = layer.getBoundingClientRect(), x = share * stage.clientWidth;
+  const cut = (x + frame.left + stage.clientLeft - box.left) * width / box.width;
+  after.style.clipPath = 'inset(0 0 0 ' + Math.max(0, Math.min(width, cut)) + 'px)';
+  $('.rv-divider').style.left = x + 'px'; range.value = Math.round(share * 1000);
+}
+function divide(clientX) {
+  const frame = stage.getBoundingClientRect();
+  share = Math.max(0, Math.min(1, (clientX - frame.left - stage.clientLeft) / stage.clientWidth)); placeDivider();
+}
+function sizeStage() {
+  if (width) stage.style.height = Math.round(Math.max(200, Math.min(innerHeight * 0.7, stage.clientWidth * height / width))) + 'px';
+}
+new ResizeObserver(() => { sizeStage(); zoom.refit(); }).observe(root);
+
+// From the photo to the result, stopping left of the hole, so that nobody has to look for what happened.
+function reveal(until) {
+  share = 1;
+  const revealed = newest, begun = performance.now(), still = matchMedia('(prefers-reduced-motion: reduce)').matches;
+  const frame = (now) => {
+    const part = still ? 1 : Math.min(1, (now - begun) / REVEAL);
+    if (drag || newest !== revealed) return;
+    share = 1 + (until - 1) * (1 - (1 - part) ** 3); placeDivider();
+    if (part < 1) requestAnimationFrame(frame);
+  };
+  requestAnimationFrame(frame);
+}
+
+async function select(index) {
+  selected = index;
+  const result = results[index];
+  before.src = result.before.url; after.src = result.view.url;
+  await Promise.all([before.decode(), after.decode()]);
+  if (selected !== index) return;
+  const resized = before.naturalWidth !== width || before.naturalHeight !== height;
+  width = before.naturalWidth; height = before.naturalHeight;
+  root.dataset.state = 'shown'; root.dataset.preview = ''; sizeStage();
+  if (resized) zoom.show(width, height); else placeDivider();
+  before.alt = words.before; after.alt = words.after + ': ' + result.title;
+  const proof = $('.rv-proof'), extra = result.ring ? say('ring', {ring: result.ring.toLocaleString()}) : '';
+  proof.classList.toggle('changed', result.changed > 0);
+  $('.rv-changed').textContent = result.changed === 1 ? words.onePixel : say('pixels', {count: result.changed.toLocaleString()});
+  $('.rv-ring').textContent = extra && '(' + extra + ')';
+  $('.rv-facts').textContent = [result.title, say('seed', {seed: result.seed}), say('took', {seconds: result.seconds}), result.width + ' × ' + result.height, words.generated].join(' · ');
+  $('.rv-inside').hidden = !result.previews.length;
+  $('.rv-inside div').replaceChildren(...result.previews.map((preview) => {
+    const figure = document.createElement('figure'), image = document.createElement('img'), caption = document.createElement('figcaption');
+    image.loading = 'lazy'; image.src = preview.file.url; image.alt = caption.textContent = preview.name;
+    figure.append(image, caption); return figure;
+  }));
+  const link = $('.rv-main'); link.href = result.file.url; link.download = result.name;
+  $$('.rv-strip button').forEach((node, i) => node.setAttribute('aria-pressed', i === index));
+}
+
+function fillStrip() {
+  const ids = results.map((result) => result.file.path).join('|');
+  if (ids === shownIds) return;
+  shownIds = ids;
+  $('.rv-strip').replaceChildren(...results.map((result, index) => {
+    const button = document.createElement('button'), image = document.createElement('img'), title = document.createElement('b'), seed = document.createElement('span');
+    button.type = 'button'; button.setAttribute('aria-pressed', index === selected); image.src = result.view.url; image.alt = ''; title.textContent = result.title; seed.textContent = say('seed', {seed: result.seed});
+    button.append(image, title, seed); button.addEventListener('click', () => select(index));
+    return button;
+  }));
+}
+
+function progress(running) {
+  root.dataset.busy = running ? 'on' : '';
+  root.dataset.preview = running && running.preview ? 'on' : '';
+  root.dataset.waiting = running && !running.title ? 'on' : '';
+  if (!running) return;
+  const {title, done, total} = running, whole = total > 1 ? say('running', {title, done, total}) : say('runningWhole', {title});
+  if ($('[data-do=cancel]').disabled) return;
+  $('.rv-doing').textContent = total ? whole : title ? say('starting', {title}) : words.waiting;
+  $('.rv-part').textContent = running.count > 1 ? say('part', {number: running.number, count: running.count}) : '';
+  const percent = running.count ? 100 * (running.number - 1 + (total ? done / total : 0)) / running.count : 0;
+  $('.rv-track i').style.width = percent + '%'; $('.rv-track').setAttribute('aria-valuenow', Math.round(percent));
+  if (running.preview) { sizeStage(); $('.rv-preview').src = running.preview; }
+}
+
+async function heard() {
+  const value = props.value;
+  if (!value) return;
+  results = value.results; fillStrip(); progress(value.running);
+  const message = $('.rv-message'), text = value.message ? (words[value.message] || value.message) : '';
+  message.textContent = text; message.classList.toggle('shown', !!text); message.classList.toggle('calm', value.message in words);
+  const chosen = value.selected >= 0 ? value.selected + ' ' + results[value.selected].file.path : null;
+  if (chosen && chosen !== newest) {   // once per run: a later result must not take the visitor's choice away
+    newest = chosen; await select(value.selected); reveal(results[value.selected].divider);
+  }
+}
+
+stage.addEventListener('pointerdown', (event) => {
+  if (root.dataset.state !== 'shown') return;
+  if (pinch.down(event)) { drag = null; return; }
+  stage.setPointerCapture(event.pointerId);
+  const x = stage.getBoundingClientRect().left + share * stage.clientWidth;
+  if (zoom.fitted || Math.abs(event.clientX - x) < GRAB) { drag = 'divider'; divide(event.clientX); } else drag = [event.clientX, event.clientY];
+  event.preventDefault();
+});
+stage.addEventListener('pointermove', (event) => {
+  if (pinch.move(event) || !drag) return;
+  if (drag === 'divider') divide(event.clientX);
+  else { zoom.move(event.clientX - drag[0], event.clientY - drag[1]); drag = [event.clientX, event.clientY]; }
+});
+for (const end of ['pointerup', 'pointercancel']) stage.addEventListener(end, (event) => { pinch.up(event); drag = null; });
+range.addEventListener('input', () => { share = range.value / 1000; placeDivider(); });
+
+const hold = (on) => { root.dataset.hold = on ? 'on' : ''; $('[data-do=hold]').setAttribute('aria-pressed', on); };
+$('[data-do=hold]').addEventListener('pointerdown', () => hold(true));
+for (const end of ['pointerup', 'pointerleave', 'pointercancel', 'blur']) $('[data-do=hold]').addEventListener(end, () => hold(false));
+root.addEventListener('keydown', (event) => {
+  if (event.key === 'o' || ((event.key === ' ' || event.key === 'Enter') && event.target.dataset.do === 'hold')) hold(true);
+});
+root.addEventListener('keyup', () => hold(false));
+const act = {zoomIn: () => zoom.by(1.4), zoomOut: () => zoom.by(1 / 1.4), fit: () => zoom.fit(), reuse: () => trigger('reuse', {result: selected}),
+  cancel: () => { $('[data-do=cancel]').disabled = true; $('.rv-doing').textContent = words.stopping; trigger('cancel'); }};
+root.addEventListener('click', (event) => { const button = event.target.closest('[data-do]'); if (button && act[button.dataset.do]) act[button.dataset.do](); });
+
+root.waiting = () => { $('.rv-message').classList.remove('shown'); progress({number: 0, count: 0, title: '', done: 0, total: 0}); $('[data-do=cancel]').disabled = false; root.scrollIntoView({block: 'nearest', behavior: 'smooth'}); };
+root.idle = () => progress(null);
+// Gradio alone knows the place in its queue; it writes it over the component, where nobody looks.
+const tracker = element.closest('.block')?.querySelector('[data-testid="status-tracker"]');
+if (tracker) new MutationObserver(() => {
+  const place = tracker.textContent.match(/(\d+)\/(\d+) \|/);
+  if (root.dataset.waiting && place) $('.rv-doing').textContent = say('queued', {place: place[1], count: place[2]});
+}).observe(tracker, {childList: true, subtree: true, characterData: true});
+watch('value', heard);
+heard();

@@ -1,0 +1,393 @@
+"""The demo tab: wiring between painter, settings, engine and result viewer. Nothing is computed here."""
+
+import base64
+import io
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import gradio as gr
+import numpy as np
+from gradio.components import Component
+from gradio.context import Context
+from gradio.data_classes import FileData
+from gradio.processing_utils import save_bytes_to_cache
+from gradio.utils import get_upload_folder
+from PIL import Image
+
+from asuka_infer.catalog import Method
+from asuka_infer.compositing import Compositing
+from asuka_infer.holes import encode_hole_png
+from asuka_infer.images import Picture, encode_png
+from asuka_infer.inpaint import DEFAULT_CONTEXT, Framing
+from asuka_infer.inpainter import Cancelled
+from asuka_infer.request import Hole, RgbImage
+from demo.engine import (
+    MOST_CANDIDATES,
+    MOST_METHODS,
+    PREVIEW_SIDE,
+    DemoEngine,
+    DemoError,
+    Finished,
+    Painted,
+    Step,
+)
+from demo.painter import MaskPainter, PainterData, flush_script
+from demo.photos import proxy_of
+from demo.texts import interface, static_text
+from demo.viewer import PreviewData, ResultData, ResultViewer, RunningData, ViewerData
+
+CSS = static_text("tab.css")
+"""For `launch(css=...)`: the few rules that concern Gradio's own components."""
+
+MAX_MEGABYTES = 50
+"""The largest file that is sent: 40-megapixel JPEGs have 10 to 25 MB, PNGs of them up to 100 (our choice)."""
+
+PAINTER_ID = "demo-painter"
+VIEWER_ID = "demo-viewer"
+
+SLOT = "inpainting"
+"""Gradio's queue lets one event of this name run at a time: there is one CPU or GPU."""
+
+MOST_RESULTS = 24
+"""Results that a session keeps in its strip; older ones stay on disk until they are swept (our choice)."""
+
+WIDEST_CONTEXT = 3.0
+"""In sizes of the hole: beyond that the crop is the whole picture for most holes."""
+
+LARGEST_SEED_HERE = 2**32 - 1
+"""Browsers keep whole numbers exact up to 2**53; ten digits are what somebody copies by hand."""
+
+THUMBNAIL_SIDE = 168
+"""Pixels: twice the size at which the sample pictures are shown."""
+
+DIVIDER_GAP = 0.04
+"""Share of the width between the divider's first place and the hole: its knob must not cover the result."""
+
+STEP_PAUSE = 0.1
+"""Seconds between progress messages: a bar that moves ten times a second moves smoothly."""
+
+PREVIEW_PAUSE = 0.4
+"""Seconds between previews, so that looking costs a slow line nothing worth mentioning."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A result of the session, with where its file lies on the server."""
+
+    shown: ResultData
+    path: str
+
+    def files(self) -> list[FileData]:
+        """Everything that the browser may ask for."""
+        return [self.shown.before, self.shown.view, self.shown.file, *(preview.file for preview in self.shown.previews)]
+
+
+def build_demo_tab(engine: DemoEngine, *, max_megabytes: int = MAX_MEGABYTES) -> None:
+    """Put the demo into the Blocks or Tab that is open.
+
+    Args:
+        engine: what runs the methods.
+        max_megabytes: what `launch(max_file_size=...)` allows, to say so before a visitor waits for the upload.
+    """
+    with gr.Row(equal_height=False):
+        with gr.Column(min_width=340):
+            painter = MaskPainter(
+                elem_id=PAINTER_ID,
+                samples=_sample_buttons(engine),
+                max_megabytes=max_megabytes,
+                max_megapixels=engine.max_pixels // 1_000_000,
+            )
+            run_button, chosen = _run_row(engine)
+        with gr.Column(min_width=340):
+            viewer = ResultViewer(elem_id=VIEWER_ID)
+    kept = gr.State(list[_Kept]())
+    _wire(engine, painter, viewer, run_button=run_button, chosen=chosen, kept=kept)
+
+
+def _run_row(engine: DemoEngine) -> tuple[gr.Button, list[Component]]:
+    """The method, the button and the settings; none has to be touched."""
+    with gr.Row(equal_height=False, elem_id="demo-run-row"):
+        methods = gr.Dropdown(
+            choices=_method_choices(engine),
+            value=[engine.favourite()],
+            multiselect=True,
+            max_choices=MOST_METHODS,
+            label=interface("methods"),
+            info=interface("methodsInfo"),
+            elem_id="demo-methods",
+            scale=3,
+            min_width=220,
+        )
+        run_button = gr.Button(
+            interface("run"), variant="primary", size="lg", elem_id="demo-run", scale=1, min_width=120
+        )
+    about = gr.Markdown(_about(engine, [engine.favourite()]), elem_id="demo-about")
+    settings = _settings_panel()
+
+    def describe(keys: list[str]) -> str:
+        return _about(engine, keys)
+
+    methods.change(describe, methods, about, queue=False, show_progress="hidden", api_visibility="private")
+    return run_button, [methods, *settings]
+
+
+def _settings_panel() -> list[Component]:
+    with gr.Accordion(interface("settings"), open=False, elem_id="demo-settings"):
+        with gr.Row():
+            seed = gr.Number(
+                0, precision=0, minimum=0, maximum=LARGEST_SEED_HERE, label=interface("seedLabel"),
+                info=interface("seedInfo"), elem_id="demo-seed",
+            )  # fmt: skip
+            candidates = gr.Slider(
+                1, MOST_CANDIDATES, 1, step=1, label=interface("candidates"), info=interface("candidatesInfo"),
+                elem_id="demo-candidates",
+            )  # fmt: skip
+        with gr.Row():
+            context = gr.Slider(
+                0, WIDEST_CONTEXT, DEFAULT_CONTEXT, step=0.1, label=interface("context"), info=interface("contextInfo"),
+                elem_id="demo-context",
+            )  # fmt: skip
+            compositing = gr.Radio(
+                [(interface("exact"), "exact"), (interface("seamless"), "seamless")], value="exact",
+                label=interface("compositing"), info=interface("compositingInfo"), elem_id="demo-compositing",
+            )  # fmt: skip
+    return [seed, candidates, context, compositing]
+
+
+def _wire(
+    engine: DemoEngine,
+    painter: MaskPainter,
+    viewer: ResultViewer,
+    *,
+    run_button: gr.Button,
+    chosen: list[Component],
+    kept: gr.State,
+) -> None:
+    def open_photo(painted: Painted) -> PainterData:
+        return _open(engine, painted)
+
+    def run(  # noqa: PLR0917 - Gradio hands inputs over by position
+        painted: Painted,
+        keys: list[str],
+        seed: float,
+        candidates: float,
+        context: float,
+        compositing: Compositing,
+        results: list[_Kept],
+        request: gr.Request,
+    ) -> Iterator[tuple[ViewerData, list[_Kept]]]:
+        asked = _Asked(keys, int(seed), int(candidates), Framing(context), compositing)
+        yield from _run(engine, painted, asked, results, str(request.session_hash))
+
+    def cancel(results: list[_Kept], request: gr.Request) -> ViewerData:
+        engine.cancel(str(request.session_hash))
+        return _shown(results, message="stopped")
+
+    def reuse(results: list[_Kept], event: gr.EventData) -> PainterData:
+        return _reuse(engine, results, event)
+
+    def leave(request: gr.Request) -> None:
+        engine.cancel(str(request.session_hash))
+
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    painter.photo(open_photo, painter, painter, **quiet)
+    running = run_button.click(
+        run, [painter, *chosen, kept], [viewer, kept], js=flush_script(PAINTER_ID, VIEWER_ID), show_progress="minimal",
+        concurrency_id=SLOT, concurrency_limit=1, api_visibility="private",
+    )  # fmt: skip
+    running.failure(None, js=f"() => document.querySelector('#{VIEWER_ID} .rv').idle()", api_visibility="private")
+    viewer.cancel(cancel, kept, viewer, cancels=[running], **quiet)
+    viewer.reuse(reuse, kept, painter, **quiet)
+    if Context.root_block is not None:
+        Context.root_block.unload(leave)
+
+
+def _open(engine: DemoEngine, painted: Painted) -> PainterData:
+    """Answer the painter's question: here is your photo's proxy, or your mask, or what is wrong with it."""
+    try:
+        if painted.sample is not None:
+            path = _save(engine.sample_png(painted.sample), f"{painted.sample}.png")
+            painted = Painted(photo=Path(path), name=painted.sample, serial=painted.serial)
+        picture = engine.open_photo(painted)
+        if painted.mask_to_open is not None:
+            opened = engine.open_mask(painted.mask_to_open, picture.size)
+            return PainterData(
+                serial=painted.serial,
+                mask=FileData(path=str(painted.mask_to_open)),
+                mask_hole=base64.b64encode(encode_hole_png(opened.hole)).decode(),
+                mask_flipped=opened.flipped,
+            )
+        return _photo_data(picture, str(painted.photo), painted.name, painted.serial)
+    except DemoError as error:
+        return PainterData(serial=painted.serial, message=str(error))
+
+
+def _photo_data(picture: Picture, path: str, name: str, serial: int) -> PainterData:
+    proxy = proxy_of(picture.pixels, picture.alpha)
+    return PainterData(
+        serial=serial,
+        photo=FileData(path=path),
+        proxy=FileData(path=_save(encode_png(proxy), "proxy.png")),
+        name=name,
+        width=picture.size[1],
+        height=picture.size[0],
+        proxy_width=proxy.shape[1],
+        proxy_height=proxy.shape[0],
+    )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The settings of one run."""
+
+    keys: list[str]
+    seed: int
+    candidates: int
+    framing: Framing
+    compositing: Compositing
+
+
+def _run(
+    engine: DemoEngine, painted: Painted, asked: _Asked, results: list[_Kept], session: str
+) -> Iterator[tuple[ViewerData, list[_Kept]]]:
+    """Run the jobs, showing progress and every result as it comes."""
+    made, preview, looked, told = 0, None, 0.0, 0.0
+    try:
+        jobs = engine.plan(asked.keys, asked.seed, asked.candidates)
+        picture = engine.open_photo(painted)
+        hole = engine.read_hole(painted, picture.size)
+        before = FileData(path=_save(encode_png(proxy_of(picture.pixels, picture.alpha)), "proxy.png"))
+        step = RunningData(count=len(jobs))
+        for event in engine.run(session, picture, hole, jobs, framing=asked.framing, compositing=asked.compositing):
+            if isinstance(event, Finished):
+                results = [*results, _keep(event, before, painted.name, hole)][-MOST_RESULTS:]
+                made, preview = made + 1, None
+            elif isinstance(event, Step):
+                step = RunningData(**vars(event))
+                if 0 < event.done < event.total and time.monotonic() - told < STEP_PAUSE:
+                    continue
+            elif time.monotonic() - looked > PREVIEW_PAUSE:
+                preview, looked = _small_jpeg(event.picture), time.monotonic()
+            told = time.monotonic()
+            yield _shown(results, made, running=step.model_copy(update={"preview": preview})), results
+        yield _shown(results, made), results
+    except Cancelled:
+        yield _shown(results, message="stopped"), results
+    except DemoError as error:
+        yield _shown(results, message=str(error)), results
+
+
+def _reuse(engine: DemoEngine, results: list[_Kept], event: gr.EventData) -> PainterData:
+    """A result as the new photo; the browser only names its number, the path comes from the session."""
+    number: object = getattr(event, "result", None)
+    results = _there(results)
+    if not isinstance(number, int) or not 0 <= number < len(results):
+        return PainterData(serial=-1, message="That result is no longer there; run again.")
+    result = results[number]
+    try:
+        picture = engine.open_photo(Painted(photo=Path(result.path)))
+    except DemoError as error:
+        return PainterData(serial=-1, message=str(error))
+    return _photo_data(picture, result.path, result.shown.name, serial=-1)
+
+
+def _keep(done: Finished, before: FileData, photo: str, hole: Hole) -> _Kept:
+    record = done.record
+    name = f"{Path(photo).stem or 'photo'}-{record.method}-seed{record.seed}.png"
+    path = _save(done.png, name)
+    left = int(np.flatnonzero(hole.any(axis=0))[0]) / record.width
+    shown = ResultData(
+        before=before,
+        view=FileData(path=_save(encode_png(done.view), "view.png")),
+        file=FileData(path=path),
+        name=name,
+        title=done.title,
+        seed=str(record.seed),
+        changed=done.changed_outside,
+        ring=done.ring,
+        seconds=round(record.seconds, 1),
+        divider=max(0.0, left - DIVIDER_GAP),
+        width=record.width,
+        height=record.height,
+        previews=[
+            PreviewData(name=key, file=FileData(path=_save(encode_png(proxy_of(seen)), "preview.png")))
+            for key, seen in done.previews.items()
+        ],
+    )
+    return _Kept(shown, path)
+
+
+def _shown(results: list[_Kept], made: int = 0, *, running: RunningData | None = None, message: str = "") -> ViewerData:
+    """What the viewer shows; if this run has `made` any, the first of those is the one to look at."""
+    shown = [kept.shown for kept in _there(results)]
+    return ViewerData(results=shown, selected=len(shown) - made if made else -1, running=running, message=message)
+
+
+def _there(results: list[_Kept]) -> list[_Kept]:
+    """Those whose files `delete_cache` has not swept away: Gradio fails on a file that is gone."""
+    return [kept for kept in results if all(Path(file.path).is_file() for file in kept.files())]
+
+
+def _save(data: bytes, name: str) -> str:
+    """Put a file where Gradio serves from, in a folder that nobody can guess, to be swept by `delete_cache`."""
+    return save_bytes_to_cache(data, name, get_upload_folder())
+
+
+def _method_choices(engine: DemoEngine) -> list[tuple[str, str]]:
+    """(what is shown, key): ready ones first, the others with what they lack."""
+    ready = [(method.title, method.key) for method in engine.ready_methods()]
+    there = {key for _title, key in ready}
+    waiting = [(f"{method.title} ({_lack(method)})", key) for key, method in engine.methods.items() if key not in there]
+    return ready + waiting
+
+
+def _lack(method: Method) -> str:
+    needs = method.needs
+    parts = [
+        "GPU" if needs.gpu else "",
+        f"{needs.download_mb:,} MB to download" if needs.download_mb else "",
+        ", ".join(needs.packages),
+    ]
+    return "needs " + (", ".join(part for part in parts if part) or "setting up")
+
+
+def _about(engine: DemoEngine, keys: list[str]) -> str:
+    """What the chosen methods are, in Markdown; every word comes from the catalog."""
+    lines: list[str] = []
+    for key in keys:
+        method = engine.methods[key]
+        readiness = method.readiness()
+        lines.append(f"**{method.title}.** {method.summary} _{method.citation}. {method.licence}._")
+        if not readiness.ready:
+            lines.append(f"Not ready here: {readiness.how_to}")
+    return "\n\n".join(lines)
+
+
+def _sample_buttons(engine: DemoEngine) -> list[dict[str, str]]:
+    return [
+        {"name": sample.name, "title": sample.title, "credit": sample.credit, "thumbnail": _thumbnail(sample.load())}
+        for sample in engine.samples
+    ]
+
+
+def _thumbnail(pixels: RgbImage) -> str:
+    side = min(pixels.shape[:2])
+    top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
+    return _data_url(pixels[top : top + side, left : left + side], THUMBNAIL_SIDE)
+
+
+def _small_jpeg(pixels: RgbImage) -> str:
+    return _data_url(pixels, PREVIEW_SIDE)
+
+
+def _data_url(pixels: RgbImage, longest: int) -> str:
+    scale = min(1, longest / max(pixels.shape[:2]))
+    width, height = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
+    small = np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(small).save(file, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

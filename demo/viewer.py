@@ -1,0 +1,111 @@
+"""The result viewer: photo and result under one divider, and what was measured in the file."""
+
+from typing import Any
+
+import gradio as gr
+from gradio.data_classes import FileData, GradioModel
+from pydantic import Field
+
+from demo.stub_files import no_stub_file
+from demo.texts import TEXTS, static_text
+
+
+class PreviewData(GradioModel):
+    """One picture of how a method got to its result, "prior" for example."""
+
+    name: str
+    file: FileData
+
+
+class ResultData(GradioModel):
+    """One result as the browser shows it.
+
+    Attributes:
+        before, view: photo and result at the proxy's size, lossless.
+        file: the result to download, at the photo's size.
+        name: what the downloaded file is called.
+        title: the method's name for people.
+        seed: that the method ran with, as text: JavaScript's numbers end at 2**53.
+        changed: pixels outside the hole that differ, counted in `file`.
+        ring: pixels that the compositing was free to change.
+        seconds: wall time of the method.
+        divider: where the divider comes to rest, as a share of the width: left of the hole.
+        width, height: of `file`, in pixels.
+        previews: what the method shows of its way there.
+    """
+
+    before: FileData
+    view: FileData
+    file: FileData
+    name: str
+    title: str
+    seed: str
+    changed: int
+    ring: int
+    seconds: float
+    divider: float
+    width: int
+    height: int
+    previews: list[PreviewData] = Field(default_factory=list[PreviewData])
+
+
+class RunningData(GradioModel):
+    """How far a run is; see `demo.engine.Step`. `preview` is a small picture as a data URL."""
+
+    number: int = 0
+    count: int = 0
+    title: str = ""
+    done: int = 0
+    total: int = 0
+    preview: str | None = None
+
+
+class ViewerData(GradioModel):
+    """The session's results, which to look at (-1: as it is), how far a run is, and what went wrong."""
+
+    results: list[ResultData] = Field(default_factory=list[ResultData])
+    selected: int = -1
+    running: RunningData | None = None
+    message: str = ""
+
+
+with no_stub_file():
+
+    class ResultViewer(gr.HTML):
+        """Shows results.
+
+        Listen to `.reuse(...)`, the visitor wants result number `event.result` as the new photo, and to `.cancel(...)`.
+        """
+
+        data_model = ViewerData
+
+        def __init__(self, *, elem_id: str, value: ViewerData | None = None, **described: Any) -> None:
+            """`described` takes what `gr.Blocks.get_config` hands back when Gradio rebuilds the component."""
+            super().__init__(
+                value=value,
+                elem_id=elem_id,
+                html_template=static_text("viewer.html"),
+                css_template=static_text("viewer.css"),
+                js_on_load=static_text("zoom.js", "viewer.js"),
+                apply_default_css=False,
+                texts=TEXTS,
+                padding=False,
+                **described,
+            )
+
+        def preprocess(self, payload: ViewerData | None) -> None:  # type: ignore[override]
+            """The browser has nothing to tell: results live with the session on the server."""
+
+        def postprocess(self, value: ViewerData | None) -> ViewerData | None:  # type: ignore[override]
+            """Handed on as it is; Gradio moves its files to where the browser may fetch them."""
+            return value
+
+        def api_info(self) -> dict[str, Any]:
+            """The shape of the value."""
+            return ViewerData.model_json_schema()
+
+        def example_payload(self) -> None:
+            """No results."""
+
+        def example_value(self) -> None:
+            """No results."""

@@ -1,0 +1,103 @@
+"""Serves the demo tab alone: `python tests/demo/serve_demo.py PORT`, with one method slow enough to be cancelled."""
+
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import gradio as gr
+import numpy as np
+
+from asuka_infer.catalog import METHODS, Method, Readiness, always_ready
+from asuka_infer.datasets.sample_pictures import SAMPLE_PICTURES
+from asuka_infer.inpainter import SILENT, Inpainter, Watch
+from asuka_infer.request import InpaintRequest, InpaintResult
+from demo.engine import DemoEngine
+from demo.tab import CSS, build_demo_tab
+from demo.texts import interface
+
+SLOW_STEPS = 1200
+STEP_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class SlowSettings:
+    """Nothing to set."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Fills with grey and shows a prior."""
+
+    settings: SlowSettings = SlowSettings()
+
+    def __call__(self, request: InpaintRequest, watch: Watch = SILENT) -> InpaintResult:
+        """One step."""
+        watch.step(1, 1)
+        image = request.image.copy()
+        image[request.hole] = 128
+        return InpaintResult(image, {"prior": np.full((64, 64, 3), 200, np.uint8)})
+
+    def with_settings(self, **_changes: Any) -> Self:
+        """Itself."""
+        return self
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Fills with grey, in a minute, and shows every step."""
+
+    settings: SlowSettings = SlowSettings()
+
+    def __call__(self, request: InpaintRequest, watch: Watch = SILENT) -> InpaintResult:
+        """Take `SLOW_STEPS` steps."""
+        image = request.image.copy()
+        image[request.hole] = 128
+        for done in range(1, SLOW_STEPS + 1):
+            threading.Event().wait(STEP_SECONDS)
+            watch.step(done, SLOW_STEPS)
+            watch.preview(lambda: image)
+        return InpaintResult(np.ascontiguousarray(image))
+
+    def with_settings(self, **_changes: Any) -> Self:
+        """Itself."""
+        return self
+
+
+def _fail() -> Slow:
+    raise RuntimeError("the weights are damaged")
+
+
+def _method(
+    key: str, title: str, *, load: Callable[[], Inpainter] = Slow, readiness: Callable[[], Readiness] = always_ready
+) -> Method:
+    return Method(key, title, f"{title} for tests.", "nobody", "none", load=load, readiness=readiness)
+
+
+EXTRA = (
+    _method("slow", "Slow method"),
+    _method("prior", "Prior method", load=Prior),
+    _method("broken", "Broken method", load=_fail),
+    _method("far", "Far method", readiness=lambda: Readiness(ready=False, how_to="Download its weights first.")),
+)
+
+if __name__ == "__main__":
+    engine = DemoEngine(samples=SAMPLE_PICTURES[:4], methods={**METHODS, **{method.key: method for method in EXTRA}})
+    with gr.Blocks(title="Demo", delete_cache=(3600, 86400)) as page:
+        with gr.Tab("Inpaint", elem_id="demo-tab"):
+            build_demo_tab(engine, max_megabytes=20)
+        with gr.Tab("Other"):
+            gr.Markdown("Something else.")
+    page.queue(max_size=20).launch(
+        server_name="127.0.0.1",
+        server_port=int(sys.argv[1]),
+        ssr_mode=False,
+        run_history=False,
+        footer_links=[],
+        max_file_size="20mb",
+        i18n=interface,
+        css=CSS,
+        quiet=True,
+        app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
+    )
