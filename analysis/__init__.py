@@ -1,0 +1,1 @@
+"""From recorded answers to preference rates, rankings, figures and a report."""
