@@ -1,0 +1,110 @@
+"""Losses against cases worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from training.losses import (
+    Adversary,
+    PatchCritic,
+    critic_hinge,
+    fooling,
+    hole_weight,
+    kl_to_unit_gaussian,
+    logit_normal_times,
+    multi_scale_l1,
+    weighted_mse,
+)
+
+
+def test_multi_scale_l1_of_a_constant_offset_counts_it_at_every_scale() -> None:
+    truth = torch.zeros(2, 3, 8, 8)
+
+    # .3 at full, half and quarter size, weighted 1, .5 and .5.
+    assert float(multi_scale_l1(truth + 0.3, truth)) == pytest.approx(0.3 * 2)
+
+
+def test_multi_scale_l1_of_a_chequerboard_is_seen_at_full_size_only() -> None:
+    truth = torch.zeros(1, 3, 8, 8)
+    board = torch.ones(8, 8)
+    board[::2, 1::2] = -1
+    board[1::2, ::2] = -1
+
+    # Every 2x2 and 4x4 block averages to nothing.
+    assert float(multi_scale_l1(truth + board, truth)) == pytest.approx(1.0)
+
+
+def test_kl_of_a_unit_gaussian_is_nothing_and_of_a_shifted_one_half_the_square() -> None:
+    zero = torch.zeros(1, 4, 2, 2)
+
+    assert float(kl_to_unit_gaussian(zero, zero)) == 0
+    assert float(kl_to_unit_gaussian(zero + 3, zero)) == pytest.approx(4.5)
+    # KL(N(0, e) || N(0, 1)) = (e - 1 - 1) / 2
+    assert float(kl_to_unit_gaussian(zero, zero + 1)) == pytest.approx((math.e - 2) / 2)
+
+
+def test_kl_is_the_one_torch_distributions_give() -> None:
+    mean, log_variance = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)), torch.full((2, 3, 4), -0.7)
+    normal = torch.distributions.Normal
+    independent = torch.distributions.kl_divergence(normal(mean, (log_variance / 2).exp()), normal(0.0, 1.0)).mean()
+
+    assert float(kl_to_unit_gaussian(mean, log_variance)) == pytest.approx(float(independent), rel=1e-5)
+
+
+def test_weighted_mse_leaves_places_without_weight_out() -> None:
+    prediction = torch.tensor([[[[1.0, 5.0], [2.0, 100.0]]]]).expand(1, 2, 2, 2)
+    weight = torch.tensor([[[[1.0, 0.5], [1.0, 0.0]]]])
+
+    # (1 * 1 + .5 * 25 + 1 * 4) / 2.5, the same for both channels.
+    assert float(weighted_mse(prediction, torch.zeros(1, 2, 2, 2), weight)) == pytest.approx(17.5 / 2.5)
+
+
+def test_a_hole_weighs_one_and_the_rest_as_told() -> None:
+    hole = torch.tensor([True, False])
+
+    assert hole_weight(hole, 0.1).tolist() == pytest.approx([1.0, 0.1])
+
+
+def test_logit_normal_times_have_the_sigmoid_of_the_mean_as_median() -> None:
+    generator = torch.Generator().manual_seed(0)
+    times = logit_normal_times(20000, mean=0.5, spread=1.0, generator=generator, device=torch.device("cpu"))
+
+    assert float(times.median()) == pytest.approx(1 / (1 + math.exp(-0.5)), abs=0.01)
+    assert 0 < float(times.min()) < float(times.max()) < 1
+    # One spread below the mean: 15.9 % of a normal lies below sigmoid(-.5).
+    assert float((times < 1 / (1 + math.exp(0.5))).float().mean()) == pytest.approx(0.1587, abs=0.01)
+
+
+def test_hinge_stops_rewarding_a_critic_that_is_already_sure() -> None:
+    assert float(critic_hinge(torch.tensor([2.0, 1.0]), torch.tensor([-1.0, -3.0]))) == 0
+    # (1 - 0) and (1 + 0), halved and added.
+    assert float(critic_hinge(torch.zeros(4), torch.zeros(4))) == 1
+    assert float(fooling(torch.tensor([1.0, 2.0]))) == -1.5
+
+
+def test_one_backward_pass_teaches_maker_and_critic_each_its_own() -> None:
+    adversary = Adversary(width=4)
+    real, made = torch.rand(2, 1, 3, 40, 40, generator=torch.Generator().manual_seed(0)).unbind()
+    made = made.clone().requires_grad_()
+
+    fooled, judged = adversary(real, made)
+    judged.backward(retain_graph=True)
+    assert made.grad is None
+    assert all(parameter.grad is not None for parameter in adversary.parameters())
+    adversary.zero_grad(set_to_none=True)
+    fooled.backward()
+    assert made.grad is not None
+    assert made.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in adversary.parameters())
+
+
+def test_the_critic_looks_at_patches_of_34_pixels() -> None:
+    critic = PatchCritic(width=4).eval()
+    images = torch.zeros(1, 3, 64, 64, requires_grad=True)
+    scores = critic(images)
+    scores[0, 0, scores.shape[2] // 2, scores.shape[3] // 2].backward()
+    assert images.grad is not None
+    rows = images.grad.abs().sum((0, 1, 3)).nonzero().flatten()
+
+    assert int(rows[-1] - rows[0]) + 1 == 34

@@ -1,0 +1,164 @@
+"""Stage 3: the inpainting UNet and the alignment together, with a learned null condition and condition dropout.
+
+A UNet trained first with one constant condition learns no use of its cross-attention, and a frozen one then gives an
+alignment nothing to steer (measured): so the small family trains both at once on the MAE prior, and stage 4 follows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from asuka_infer.asuka.embedded import Scene, sample
+from asuka_infer.asuka.mini import LATENT_SCALE, MiniConfig, MiniModel
+from asuka_infer.asuka.schedule import STEPS
+from asuka_infer.request import RgbImage
+from training.loop import Moment, Pace
+from training.losses import hole_weight, logit_normal_times, weighted_mse
+from training.pictures import HOLE_GREY, sheet_of, with_hole
+from training.presets import Bench, Preset
+
+SHOWN = 6
+"""Photographs on a sheet."""
+
+SHEET_STEPS = 10
+"""Sampling steps of the sheets, the family's default."""
+
+
+@dataclass(frozen=True)
+class BackboneRecipe:
+    """What the UNet is trained with.
+
+    Attributes:
+        pace: see `Pace`.
+        dropped: how often a sample's condition is the learned null one (the "sd" of the family; 20-30 % is usual).
+        outside: weight of the error outside the hole, where the answer is known and pasted over anyway (our choice).
+        time_mean: of the logit-normal times; above 0 leans towards noise, where what to draw is decided (our choice).
+        smallest_crop: squares of this share of the photograph's side up to all of it are shown (our choice).
+    """
+
+    pace: Pace
+    dropped: float = 0.25
+    outside: float = 0.1
+    time_mean: float = 0.4
+    smallest_crop: float = 0.7
+
+
+PRESETS: Mapping[Preset, BackboneRecipe] = {
+    "gpu": BackboneRecipe(Pace(steps=16_000, batch=256, peak=4e-4, minutes_between_checkpoints=3)),
+    "cpu": BackboneRecipe(Pace(steps=30_000, batch=16, peak=3e-4, log_every=100)),
+    "tiny": BackboneRecipe(Pace(steps=6, batch=4, peak=1e-3, warm_up=2, log_every=2, precision="no")),
+}
+
+
+class BackboneStage:
+    """Known pixels, hole and prior in; latents of the whole picture out."""
+
+    name = "backbone"
+    trains = ("unet.", "alignment.", "null_condition")
+    needs = ("vae", "mae")
+
+    def __init__(self, recipe: BackboneRecipe, bench: Bench) -> None:
+        self._settings, self._bench = recipe, bench
+        self.pace = recipe.pace
+        self.recipe: Mapping[str, Any] = {**asdict(recipe), "tier": bench.tier}
+
+    def objective(self, model: MiniModel) -> nn.Module:
+        """See `DiffusionObjective`."""
+        return DiffusionObjective(model, self._settings.outside)
+
+    def batch(self, moment: Moment) -> dict[str, Tensor]:
+        """Pictures, holes, noise, times, and which conditions are dropped."""
+        dropped = _chosen(moment, self.pace.batch, self._settings.dropped)
+        misaligned = torch.zeros_like(dropped)
+        scenes = draw_scenes(self._bench, moment, self.pace.batch, self._settings)
+        return {**scenes, "dropped": dropped, "misaligned": misaligned}
+
+    def finish(self, model: MiniModel) -> None:
+        """Nothing."""
+
+    def sheet(self, model: MiniModel) -> RgbImage:
+        """Hole, prior, fill without a condition, fill with the prior, truth."""
+        return fills_sheet(model, self._bench)
+
+
+class DiffusionObjective(nn.Module):
+    """The backbone's own objective on noisy latents, under the aligned MAE prior (paper 000 sec. 3.2)."""
+
+    def __init__(self, model: MiniModel, outside: float) -> None:
+        super().__init__()
+        self.model, self._outside = model, outside
+
+    def forward(
+        self,
+        *,
+        pictures: Float[Tensor, "batch 3 size size"],
+        holes: Bool[Tensor, "batch 1 size size"],
+        noise: Float[Tensor, "batch channels h w"],
+        time: Float[Tensor, " batch"],
+        dropped: Bool[Tensor, " batch"],
+        misaligned: Bool[Tensor, " batch"],
+    ) -> dict[str, Tensor]:
+        """The weighted error; "hole" is the part inside the hole.
+
+        Args:
+            pictures: RGB in [0, 1].
+            holes: what is to be filled.
+            noise: for the latents.
+            time: 0..1000.
+            dropped: samples whose condition is the null one.
+            misaligned: samples whose prior is the MAE's view of the whole picture (the misalignment trick).
+        """
+        schedule = self.model.config.schedule
+        with torch.no_grad():
+            clean = self.model.encode(pictures).float()
+            known = self.model.encode_known(pictures, holes)
+            prior = self.model.mae.prior(pictures, holes & ~misaligned.view(-1, 1, 1, 1))
+            cells = self.model.cells(holes)
+        condition = self.model.alignment(prior)
+        condition = torch.where(dropped.view(-1, 1, 1), self.model.null(len(pictures)).to(condition), condition)
+        noisy, target = schedule.add_noise(clean, noise, time), schedule.target(clean, noise, time)
+        predicted = self.model.predict(noisy, time, cells, known, condition).float()
+        inside = cells > 0
+        loss = weighted_mse(predicted, target, hole_weight(inside, self._outside))
+        with torch.no_grad():
+            hole = weighted_mse(predicted, target, inside.float())
+        return {"loss": loss, "hole": hole}
+
+
+def draw_scenes(bench: Bench, moment: Moment, count: int, recipe: BackboneRecipe) -> dict[str, Tensor]:
+    """Pictures, holes, noise and times of one batch."""
+    size = bench.model.pixels
+    pictures = bench.supply.pictures(moment.rng, count, size, smallest=round(recipe.smallest_crop * size))
+    holes = bench.supply.holes(moment.rng, count, size)
+    shape = (count, bench.model.latent_channels, size // LATENT_SCALE, size // LATENT_SCALE)
+    noise = torch.randn(shape, generator=moment.generator, device=moment.device)
+    time = draw_times(bench.model, moment, count, recipe.time_mean)
+    return {"pictures": pictures, "holes": holes, "noise": noise, "time": time}
+
+
+def draw_times(model: MiniConfig, moment: Moment, count: int, mean: float) -> Float[Tensor, " count"]:
+    """Training times within 0..1000; whole ones for v-prediction, whose noise levels are a table."""
+    share = logit_normal_times(count, mean=mean, spread=1.0, generator=moment.generator, device=moment.device)
+    return share * STEPS if model.objective == "flow" else (share * STEPS).floor()
+
+
+def fills_sheet(model: MiniModel, bench: Bench) -> RgbImage:
+    """Hole, prior, plain fill without a condition, fill with prior and known pixels (both composited), truth."""
+    pictures, holes = bench.supply.shown(SHOWN, bench.model.pixels)
+    scene = Scene(pictures.masked_fill(holes, HOLE_GREY), holes)
+    seeds = list(range(len(pictures)))
+    condition = model.condition(pictures, holes)
+    null = sample(model, scene, model.null(len(pictures)), seeds, steps=SHEET_STEPS)
+    latents = sample(model, scene, condition, seeds, steps=SHEET_STEPS)
+    prior = nn.functional.interpolate(model.mae.reconstruct(pictures, holes), size=pictures.shape[-2:])
+    plain = torch.where(holes, model.decode_plain(null), pictures)
+    filled = torch.where(holes, model.decode_known(latents, pictures, holes), pictures)
+    return sheet_of([with_hole(pictures, holes), prior, plain, filled, pictures])
+
+
+def _chosen(moment: Moment, count: int, share: float) -> Bool[Tensor, " count"]:
+    return torch.rand(count, generator=moment.generator, device=moment.device) < share

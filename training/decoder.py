@@ -1,0 +1,164 @@
+"""Stage 5: the decoder learns local harmonisation (paper 000 sec. 3.3): inharmonious latents in, the original out."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from asuka_infer.asuka.mini import LATENT_SCALE, MiniModel
+from asuka_infer.asuka.schedule import STEPS
+from asuka_infer.metrics.features import SqueezeNet
+from asuka_infer.request import RgbImage
+from training.backbone import fills_sheet
+from training.colour import Jitter, draw_change, recolour
+from training.loop import Moment, Pace
+from training.losses import Adversary, multi_scale_l1, weighted_mse
+from training.presets import Bench, Preset
+from training.vae import decode, sharpening
+
+
+@dataclass(frozen=True)
+class DecoderRecipe:
+    """What the decoder is trained with.
+
+    Attributes:
+        pace: see `Pace`.
+        crop: side of the squares in px.
+        jitter: of the picture that is encoded; the target is always the original.
+        augmented: share of the known-pixel samples whose latents are the UNet's one-step estimate (paper: half).
+        noisiest, least_noisy: times of that estimate as a share of all ("large" in the paper; the range is not known,
+            .6 to 1 is our choice).
+        plain: share of a batch that is decoded with nothing known from true latents, so that the plain decoder of
+            `sd-mini` stays as good as stage 1 left it.
+        adversarial: weight of a hinge PatchGAN, 0 for none: it sharpens textures and invents them (our choice: none
+            until it has been tried on a GPU).
+        sharpen_from: share of the schedule after which the critic counts; it learns from the start.
+        perceptual: weight of the SqueezeNet distance.
+        hole: weight of the squared error inside the hole, which is what is pasted into the user's photograph.
+    """
+
+    pace: Pace
+    crop: int = 128
+    jitter: Jitter = field(default_factory=Jitter)
+    augmented: float = 0.5
+    least_noisy: float = 0.6
+    noisiest: float = 1.0
+    plain: float = 0.25
+    perceptual: float = 0.3
+    adversarial: float = 0.0
+    sharpen_from: float = 0.5
+    hole: float = 1.0
+
+
+PRESETS: Mapping[Preset, DecoderRecipe] = {
+    "gpu": DecoderRecipe(Pace(steps=3000, batch=128, peak=3e-4, warm_up=100, minutes_between_checkpoints=3)),
+    "cpu": DecoderRecipe(Pace(steps=20_000, batch=8, peak=3e-4, warm_up=200, log_every=100), crop=96),
+    "tiny": DecoderRecipe(Pace(steps=6, batch=4, peak=1e-3, warm_up=2, log_every=2, precision="no"), crop=32),
+}
+
+
+class DecoderStage:
+    """Latents that do not quite fit their surroundings in, a picture that does out."""
+
+    name = "decoder"
+    trains = ("vae.decoder.", "vae.post_quant_conv.")
+    needs = ("vae", "mae", "backbone", "alignment")
+
+    def __init__(self, recipe: DecoderRecipe, bench: Bench) -> None:
+        self._settings, self._bench = recipe, bench
+        self.pace = recipe.pace
+        self.recipe: Mapping[str, Any] = {**asdict(recipe), "tier": bench.tier}
+
+    def objective(self, model: MiniModel) -> nn.Module:
+        """See `HarmonyObjective`."""
+        return HarmonyObjective(model, self._bench.perceptual, self._settings)
+
+    def batch(self, moment: Moment) -> dict[str, Tensor]:
+        """Crops, holes, their recoloured copies, noise and times for the one-step estimate."""
+        size, count = self._settings.crop, self.pace.batch
+        pictures = self._bench.supply.pictures(moment.rng, count, size, smallest=size, largest=2 * size)
+        holes = self._bench.supply.holes(moment.rng, count, size)
+        change = draw_change(count, self._settings.jitter, moment.generator, moment.device)
+        shape = (count, self._bench.model.latent_channels, size // LATENT_SCALE, size // LATENT_SCALE)
+        noise = torch.randn(shape, generator=moment.generator, device=moment.device)
+        low, high = self._settings.least_noisy, self._settings.noisiest
+        time = low + (high - low) * torch.rand(count, generator=moment.generator, device=moment.device)
+        return {
+            "pictures": pictures,
+            "holes": holes,
+            "recoloured": recolour(pictures, change),
+            "noise": noise,
+            "sharpen": sharpening(moment, self._settings.sharpen_from),
+            "time": (time * STEPS).clamp(max=STEPS - 1),
+        }
+
+    def finish(self, model: MiniModel) -> None:
+        """Nothing."""
+
+    def sheet(self, model: MiniModel) -> RgbImage:
+        """Hole, prior, fill without a condition, fill with the prior, truth."""
+        return fills_sheet(model, self._bench)
+
+
+class HarmonyObjective(nn.Module):
+    """The original picture from recoloured and from one-step-estimated latents, given what lies outside the hole."""
+
+    def __init__(self, model: MiniModel, perceptual: SqueezeNet | None, recipe: DecoderRecipe) -> None:
+        super().__init__()
+        self.model, self.perceptual, self._recipe = model, perceptual, recipe
+        self.adversary = Adversary() if recipe.adversarial else None
+        # The decoder as stage 1 left it draws the estimates; the one that learns would chase its own tail.
+        self.teacher = deepcopy(model.vae).requires_grad_(requires_grad=False)
+
+    def forward(
+        self,
+        *,
+        pictures: Float[Tensor, "batch 3 size size"],
+        holes: Bool[Tensor, "batch 1 size size"],
+        recoloured: Float[Tensor, "batch 3 size size"],
+        noise: Float[Tensor, "batch channels h w"],
+        sharpen: Float[Tensor, ""],
+        time: Float[Tensor, " batch"],
+    ) -> dict[str, Tensor]:
+        """The losses of one batch: its first share decoded plainly, then estimated latents, then recoloured ones."""
+        plain = round(len(pictures) * self._recipe.plain)
+        estimated = plain + round((len(pictures) - plain) * self._recipe.augmented)
+        with torch.no_grad():
+            latents = self.model.encode(torch.cat([pictures[:plain], recoloured[plain:]]))
+            guess = self._one_step(latents[plain:estimated], noise[plain:estimated], time[plain:estimated])
+            latents = torch.cat([latents[:plain], guess, latents[estimated:]])
+        known = pictures[plain:] * 2 - 1
+        decoded = torch.cat(
+            [
+                decode(self.model.vae, latents[:plain]),
+                decode(self.model.vae, latents[plain:], image=known, mask=holes[plain:].float()),
+            ]
+        )
+        result = (decoded / 2 + 0.5).float()
+        losses = {
+            "l1": multi_scale_l1(result, pictures),
+            "hole": weighted_mse(result[plain:], pictures[plain:], holes[plain:].float()),
+        }
+        loss = losses["l1"] + self._recipe.hole * losses["hole"]
+        if self.perceptual is not None:
+            losses["perceptual"] = self.perceptual.distance(result, pictures).mean()
+            loss = loss + self._recipe.perceptual * losses["perceptual"]
+        if self.adversary is not None:
+            fooled, losses["critic"] = self.adversary(pictures, result)
+            loss = loss + self._recipe.adversarial * sharpen * fooled + losses["critic"]
+        losses["plain_mse"] = (result[:plain] - pictures[:plain]).square().mean().detach()
+        return {"loss": loss, **losses}
+
+    def _one_step(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        """Encoded again: the picture that the UNet guesses in one step when told the truth and given no hole."""
+        schedule = self.model.config.schedule
+        noisy = schedule.add_noise(clean, noise, time)
+        no_hole = torch.zeros_like(clean[:, :1])
+        predicted = self.model.predict(noisy, time, no_hole, clean, self.model.null(len(clean)))
+        guess, _ = schedule.clean_and_noise(noisy, predicted, time)
+        pictures = decode(self.teacher, guess) / 2 + 0.5
+        return self.model.encode(pictures.clamp(0, 1).float())

@@ -1,0 +1,94 @@
+"""What training minimises: pure functions of tensors, and the critic; noise itself is asuka_infer.asuka.schedule."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+
+SCALES: tuple[tuple[int, float], ...] = ((1, 1.0), (2, 0.5), (4, 0.5))
+"""Shrinkings and their weights in the multi-scale L1 (measured well in the pilot: docs/training.md)."""
+
+
+def multi_scale_l1(
+    result: Float[Tensor, "batch 3 height width"],
+    truth: Float[Tensor, "batch 3 height width"],
+    scales: tuple[tuple[int, float], ...] = SCALES,
+) -> Float[Tensor, ""]:
+    """Weighted sum of the mean absolute differences of the pictures and of their area-shrunk copies."""
+    return sum(
+        (
+            weight * functional.l1_loss(functional.avg_pool2d(result, shrink), functional.avg_pool2d(truth, shrink))
+            for shrink, weight in scales
+        ),
+        start=torch.zeros((), device=result.device),
+    )
+
+
+def kl_to_unit_gaussian(mean: Tensor, log_variance: Tensor) -> Float[Tensor, ""]:
+    """KL divergence of N(mean, exp(log_variance)) from N(0, 1), averaged over all latent values."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+
+
+def weighted_mse(prediction: Tensor, target: Tensor, weight: Tensor) -> Float[Tensor, ""]:
+    """Mean squared error under a weight that broadcasts over channels; weights of 0 leave places out.
+
+    No weight at all gives NaN, which the loop refuses; looking for it here would make a GPU wait at every step.
+    """
+    weight = weight.expand_as(prediction)
+    return ((prediction - target).square() * weight).sum() / weight.sum()
+
+
+def hole_weight(hole: Tensor, outside: float) -> Tensor:
+    """1 inside the hole, `outside` elsewhere."""
+    return torch.where(hole, 1.0, outside)
+
+
+def logit_normal_times(
+    count: int, *, mean: float, spread: float, generator: torch.Generator, device: torch.device
+) -> Float[Tensor, " count"]:
+    """Times in (0, 1), most of them in the middle (Esser et al., 2024); a positive mean leans towards noise."""
+    return torch.sigmoid(mean + spread * torch.randn(count, generator=generator, device=device))
+
+
+class PatchCritic(nn.Module):
+    """A small PatchGAN (Isola et al., 2017): one score for each overlapping patch of 34 px; spectrally normalised."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        sizes = [(3, width, 2), (width, 2 * width, 2), (2 * width, 4 * width, 1), (4 * width, 1, 1)]
+        layers: list[nn.Module] = []
+        for inputs, outputs, stride in sizes:
+            layers += [nn.utils.parametrizations.spectral_norm(nn.Conv2d(inputs, outputs, 4, stride, 1))]
+            layers += [nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 1 rows columns"]:
+        """High scores for patches that look real."""
+        return self.layers(images)
+
+
+class Adversary(nn.Module):
+    """A critic and what it says to both sides in one pass, so that one backward pass teaches both."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.critic = PatchCritic(width)
+
+    def forward(
+        self, real: Float[Tensor, "batch 3 height width"], made: Float[Tensor, "batch 3 height width"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """What the maker minimises (without moving the critic) and what the critic does (without moving the maker)."""
+        as_it_is = {name: value.detach() for name, value in self.critic.named_parameters()}
+        fooled = fooling(functional_call(self.critic, as_it_is, (made,)))
+        return fooled, critic_hinge(self.critic(real), self.critic(made.detach()))
+
+
+def critic_hinge(real: Tensor, fake: Tensor) -> Float[Tensor, ""]:
+    """What a critic minimises: scores of real patches above 1 and of made ones below -1 cost nothing."""
+    return 0.5 * (functional.relu(1 - real).mean() + functional.relu(1 + fake).mean())
+
+
+def fooling(fake: Tensor) -> Float[Tensor, ""]:
+    """What the maker of pictures minimises against a hinge critic."""
+    return -fake.mean()

@@ -1,0 +1,55 @@
+"""What every stage shares: the three places to train in, the model's sizes there, and what a stage is made from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from asuka_infer.asuka.mini import AlignmentSizes, MaeSizes, MiniConfig, UnetSizes, UnshuffleSizes
+from asuka_infer.metrics.features import SqueezeNet
+from training.data import Supply
+from training.photographs import Tier
+
+Preset = Literal["gpu", "cpu", "tiny"]
+"""A GPU for half an hour, two CPU cores for nights, or a minute's rehearsal of everything."""
+
+MODELS: Mapping[Preset, MiniConfig] = {
+    "gpu": MiniConfig(),
+    "cpu": MiniConfig(),
+    "tiny": MiniConfig(
+        pixels=64,
+        mae=MaeSizes(
+            image_size=32,
+            patch_size=8,
+            width=32,
+            depth=1,
+            heads=2,
+            decoder_width=32,
+            decoder_depth=2,
+            decoder_heads=2,
+            prior_layer=1,
+        ),
+        alignment=AlignmentSizes(condition_width=32, depth=1),
+        unet=UnetSizes(widths=(16, 32), attention=(False, True), heads=2, norm_groups=8),
+        vae=UnshuffleSizes(
+            encoder_widths=(16, 16), encoder_blocks=(1, 1), decoder_widths=(8, 8, 16, 16), decoder_blocks=(1, 1)
+        ),
+    ),
+}
+"""A GPU and a CPU train the same model, so that one can go on where the other stopped."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What a stage is made from.
+
+    Attributes:
+        model: the sizes of the model.
+        supply: photographs and holes.
+        perceptual: the perceptual network, or None to train without one.
+        tier: which licences the photographs have.
+    """
+
+    model: MiniConfig
+    supply: Supply
+    perceptual: SqueezeNet | None
+    tier: Tier = "all"
