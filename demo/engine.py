@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from asuka_infer.inpaint import Framing, Inpainted, inpaint
 from asuka_infer.inpainter import Cancelled, Inpainter
 from asuka_infer.request import Hole, RequestError, RgbImage
 from asuka_infer.run_record import RunRecord
+from asuka_infer.settings import Knob, Settings, Value, knobs
 from demo.photos import proxy_of, proxy_size, read_painted_hole
 
 MOST_CANDIDATES = 8
@@ -31,6 +33,11 @@ PREVIEW_SIDE = 512
 """Longest side of the pictures shown while a method works, in pixels: they are looked at for a second."""
 
 DEFAULT_FRAMING = Framing()
+
+Choices = Mapping[str, Mapping[str, Value]]
+"""Method key -> setting -> value, for what is not at its default."""
+
+NO_CHOICES: Choices = MappingProxyType({})
 
 _log = logging.getLogger(__name__)
 
@@ -74,10 +81,11 @@ class OpenedMask:
 
 @dataclass(frozen=True)
 class Job:
-    """One result to make."""
+    """One result to make: a method, a seed, and those of the method's own settings that are not at their default."""
 
     method: str
     seed: int
+    settings: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True)
@@ -190,6 +198,7 @@ class DemoEngine:
     _loaded: dict[str, Inpainter] = field(default_factory=dict[str, Inpainter], init=False)
     _running: dict[str, threading.Event] = field(default_factory=dict[str, threading.Event], init=False)
     _slot: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _loading: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def ready_methods(self) -> list[Method]:
         """The methods that can run here and now, in the catalog's order."""
@@ -268,7 +277,22 @@ class DemoEngine:
             raise DemoError(f"{method.title} cannot run here yet. {readiness.how_to}")
         return method
 
-    def plan(self, keys: Iterable[str], seed: int, candidates: int) -> list[Job]:
+    def knobs(self, key: str) -> tuple[Knob, ...]:
+        """What can be turned on a method, in the order it declares.
+
+        Settings are known once a method is loaded. Light ones are loaded for it; one that needs a GPU or a download
+        is not, for a visitor who only looks, so it answers with nothing until it has run once.
+        """
+        method = self.methods.get(key)
+        if method is None or not method.readiness().ready:
+            return ()
+        heavy = bool(method.needs.gpu or method.needs.download_mb)
+        if heavy and key not in self._loaded:
+            return ()
+        settings = self._load(method).settings
+        return knobs(settings) if isinstance(settings, Settings) else ()
+
+    def plan(self, keys: Iterable[str], seed: int, candidates: int, choices: Choices = NO_CHOICES) -> list[Job]:
         """The jobs of a run: every method with every seed, seeds counted upwards from `seed`."""
         chosen = list(dict.fromkeys(keys))
         if not 1 <= len(chosen) <= MOST_METHODS:
@@ -277,7 +301,7 @@ class DemoEngine:
             raise DemoError(f"{candidates} candidates are asked for; ask for 1 to {MOST_CANDIDATES}.")
         for key in chosen:
             self.find_ready(key)
-        return [Job(key, seed + number) for number in range(candidates) for key in chosen]
+        return [Job(key, seed + number, choices.get(key, {})) for number in range(candidates) for key in chosen]
 
     def run(
         self,
@@ -336,8 +360,10 @@ class DemoEngine:
         method = self.find_ready(job.method)
         watch = replace(line, now=Step(number, len(work.jobs), method.title, 0, 0))
         watch.step(0, 0)
+        inpainter = self._load(method)
+        inpainter = inpainter.with_settings(**job.settings) if job.settings else inpainter
         done = inpaint(
-            self._load(method), method.key, work.picture, work.hole, seed=job.seed, framing=work.framing,
+            inpainter, method.key, work.picture, work.hole, seed=job.seed, framing=work.framing,
             compositing=work.compositing, watch=watch,
         )  # fmt: skip
         line.refuse_cancelled()  # a method of one step has no other chance to hear of it
@@ -345,11 +371,12 @@ class DemoEngine:
 
     def _load(self, method: Method) -> Inpainter:
         """The method, loaded once; the one loaded before makes room when this one needs much memory."""
-        if method.key not in self._loaded:
-            if method.needs.download_mb or method.needs.gpu:
-                self._loaded.clear()
-            self._loaded[method.key] = method.load()
-        return self._loaded[method.key]
+        with self._loading:
+            if method.key not in self._loaded:
+                if method.needs.download_mb or method.needs.gpu:
+                    self._loaded.clear()
+                self._loaded[method.key] = method.load()
+            return self._loaded[method.key]
 
 
 def _measured(method: Method, picture: Picture, hole: Hole, done: Inpainted) -> Finished:

@@ -220,3 +220,27 @@ def test_ready_methods_come_first_and_one_of_them_is_chosen(engine: DemoEngine) 
 def test_too_much_or_too_little_is_refused(engine: DemoEngine, keys: list[str], candidates: int, words: str) -> None:
     with pytest.raises(DemoError, match=words):
         engine.plan(keys, 0, candidates)
+
+
+def test_a_method_s_own_settings_change_its_result_and_stand_in_the_record(engine: DemoEngine, tmp_path: Path) -> None:
+    path = save(photo(150, 120), tmp_path / "photo.png")
+    knob = next(knob for knob in engine.knobs("telea") if knob.name == "radius")
+    assert knob.accepts(15)
+    assert knob.default != 15
+    picture = engine.open_photo(Painted(photo=path))
+    jobs = engine.plan(["telea"], 5, 1, {"telea": {"radius": 15}})
+    *_, done = engine.run("me", picture, square_hole(*picture.size), jobs)
+    assert isinstance(done, Finished)
+    assert done.record.settings["radius"] == 15
+    assert done.png != finish(engine, path).png
+
+
+def test_a_setting_that_does_not_exist_is_explained(engine: DemoEngine, tmp_path: Path) -> None:
+    picture = engine.open_photo(Painted(photo=save(photo(150, 120), tmp_path / "photo.png")))
+    with pytest.raises(DemoError, match="no setting 'stpes'"):
+        list(engine.run("me", picture, square_hole(*picture.size), [Job("telea", 5, {"stpes": 3})]))
+
+
+def test_a_method_that_is_not_here_has_nothing_to_turn(engine: DemoEngine) -> None:
+    assert engine.knobs("far") == ()
+    assert engine.knobs("unheard-of") == ()
