@@ -14,7 +14,7 @@ DATABASE_URL ?= sqlite:///var/asuka.db
 export DATABASE_URL
 
 .DEFAULT_GOAL := help
-.PHONY: help run test format lint types contracts train-mini soak bench lock clean
+.PHONY: help run test format lint types contracts train-mini soak bench notebooks lock clean
 
 help:  ## what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ PHOTOS ?= ../shared/data/train
 PRESET ?= cpu
 train-mini: $(VENV)/.app  ## train the small family from PHOTOS=folder (PRESET=cpu: a night; gpu: see docs/training.md)
 	@$(BIN)/python -m training mini --preset $(PRESET) --data $(PHOTOS) --run runs/$(PRESET)
+
+notebooks: $(VENV)/.app  ## open the analysis notebooks in the browser (installs JupyterLab into the environment)
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet jupyterlab -c requirements.lock
+	@$(BIN)/jupyter lab analysis/notebooks
 
 lock: $(VENV)/.uv  ## resolve requirements-dev.txt again and write requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --custom-compile-command "make lock" \

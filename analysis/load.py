@@ -1,8 +1,8 @@
 """Votes of one study from its database: the fact table `analysis_vote`, in whole numbers, read in bulk.
 
-Above MANY_VOTES rows the columns of a row are packed into one whole number, joined to one text by the database, and
-the images divided among threads: fetching a million rows one by one takes five times as long
-(benchmarks/analysis_speed.py).
+Above MANY_VOTES rows the database groups by what the covering index is ordered by, packs the other columns of a row
+into one whole number and joins those of a group to one text, the images divided among threads: fetching a million rows
+one by one takes ten times as long (benchmarks/analysis_speed.py).
 """
 
 import json
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
+from itertools import product
 
 import numpy as np
 from sqlalchemy import BigInteger, ColumnElement, Integer, String, cast, func, literal_column, select, type_coerce
@@ -55,6 +56,10 @@ WIDEST_TABLE = 2**24
 """Row ids further apart are looked up by search instead of in a table."""
 
 SEPARATOR = ","
+
+GROUPED = ("kind", "used", "criterion", "image")
+"""The order of the covering index: rows of a group stand together in it, so grouping costs nothing and each of these
+columns is said once per group instead of once per row."""
 
 _COMPARED = (KindCode.REAL, KindCode.REPEAT)
 
@@ -118,6 +123,13 @@ class _Field:
     column: ColumnElement[int]
     least: int
     most: int
+    expected: bool = True
+    """NULL would be an error: packed reading counts rows instead of asking each one."""
+
+    @property
+    def filled(self) -> ColumnElement[int]:
+        """The column, with `least` where there is nothing."""
+        return self.column if self.expected else func.coalesce(self.column, self.least)
 
     @property
     def bits(self) -> int:
@@ -168,12 +180,13 @@ def _read_fields(session: Session, names: _Names, *, details: bool) -> list[_Fie
         _id_field("image", vote.image_id, names.image_ids),
         _Field("criterion", _whole(vote.criterion), 0, len(names.criteria)),
         _Field("used", _whole(vote.used), 0, 1),
+        _Field("kind", _whole(vote.kind), 0, len(KindCode)),
         # A choice's position, or below NONE the outcome that has none.
         _Field("answer", func.coalesce(vote.position, NONE - vote.outcome), NONE - len(OUTCOMES), MOST_POSITIONS),
     ]
     if session.scalar(select(Cell.id).where(Cell.version_id == names.version_id, Cell.rotation.is_not(None)).limit(1)):
         # An odd Williams square has 2N orders.
-        fields.append(_Field("rotation", func.coalesce(vote.rotation, NONE), NONE, 2 * MOST_POSITIONS))
+        fields.append(_Field("rotation", _whole(vote.rotation), NONE, 2 * MOST_POSITIONS, expected=False))
     else:
         fields.append(_id_field("first", vote.first_method_id, names.method_ids))
         fields.append(_id_field("second", vote.second_method_id, names.method_ids))
@@ -183,9 +196,8 @@ def _read_fields(session: Session, names: _Names, *, details: bool) -> list[_Fie
             select(func.max(vote.trial_id), func.max(vote.rt_ms)).where(vote.version_id == names.version_id)
         ).one()
         fields += [
-            _Field("kind", _whole(vote.kind), 0, len(KindCode)),
             _Field("trial", _whole(vote.trial_id), 0, last_trial or 0),
-            _Field("response_ms", func.coalesce(vote.rt_ms, NONE), NONE, slowest or 0),
+            _Field("response_ms", _whole(vote.rt_ms), NONE, slowest or 0, expected=False),
         ]
     return fields
 
@@ -195,26 +207,24 @@ def _whole(column: object) -> ColumnElement[int]:
 
 
 def _id_field(name: str, column: object, ids: Integers) -> _Field:
-    """Row ids; what stands for NULL is one below the smallest id, so that the range stays narrow."""
+    """Row ids; one below the smallest is no row, so that a NULL read one by one is found out by `_places`."""
     least = int(ids.min()) - 1 if ids.size else 0
-    return _Field(name, func.coalesce(_whole(column), least), least, int(ids.max()) if ids.size else 0)
+    return _Field(name, _whole(column), least, int(ids.max()) if ids.size else 0)
 
 
 def _read_columns(
     database: Database, names: _Names, fields: Sequence[_Field], *, details: bool
 ) -> Mapping[str, Integers]:
-    wanted = (
-        AnalysisVote.version_id == names.version_id,
-        AnalysisVote.kind.in_(_COMPARED if details else (KindCode.REAL,)),
-    )
-    groups = _packable(fields)
+    kinds = _COMPARED if details else (KindCode.REAL,)
+    wanted = (AnalysisVote.version_id == names.version_id, AnalysisVote.kind.in_(kinds))
+    groups = _packable([field for field in fields if field.name not in GROUPED])
     with database.read() as session:
         many = session.scalar(select(AnalysisVote.kind).where(*wanted).offset(MANY_VOTES).limit(1)) is not None
     if many and groups is not None:
-        return _fetch_packed(database, names, groups, wanted)
-    query = select(*(field.column for field in fields)).where(*wanted).order_by(AnalysisVote.response_id)
+        return _fetch_packed(database, names, groups, kinds)
+    query = select(*(func.coalesce(field.column, field.least) for field in fields))
     with database.read() as session:
-        rows = session.execute(query).all()
+        rows = session.execute(query.where(*wanted).order_by(AnalysisVote.response_id)).all()
     table = np.array([tuple(row) for row in rows], dtype=np.int64).reshape(len(rows), len(fields))
     return {field.name: table[:, column] for column, field in enumerate(fields)}
 
@@ -232,33 +242,71 @@ def _packable(fields: Sequence[_Field]) -> list[list[_Field]] | None:
 
 
 def _fetch_packed(
-    database: Database, names: _Names, groups: Sequence[Sequence[_Field]], wanted: Sequence[ColumnElement[bool]]
+    database: Database, names: _Names, groups: Sequence[Sequence[_Field]], kinds: Sequence[KindCode]
 ) -> Mapping[str, Integers]:
-    """One text per range of images; all numbers of a row stand together in it, so rows cannot be mixed up."""
-    packed = _joined([_packed(group, database.dialect) for group in groups], database.dialect)
+    """One text per kind, use, criterion and image; all numbers of a row stand together, so rows cannot be mixed up.
 
-    def read(images: Integers) -> Integers:
-        query = select(packed).where(*wanted, AnalysisVote.image_id.between(int(images[0]), int(images[-1])))
+    Raises:
+        UnreadableVotesError: when a column that every answer has is NULL somewhere.
+    """
+    packed = _joined([_packed(group, database.dialect) for group in groups], database.dialect)
+    vote = AnalysisVote
+
+    def read(images: Integers) -> Mapping[str, Integers]:
+        parts: list[_Part] = []
         with database.read() as session:
-            text = session.scalar(query)
-        return np.fromstring(text or "", dtype=np.int64, sep=SEPARATOR).reshape(-1, len(groups))
+            for kind, used, criterion in product(kinds, (0, 1), range(len(names.criteria))):
+                rows = session.execute(
+                    select(vote.image_id, func.count(), packed)
+                    .where(vote.version_id == names.version_id, vote.kind == kind)
+                    .where(vote.used == used, vote.criterion == criterion)
+                    .where(vote.image_id.between(int(images[0]), int(images[-1])))
+                    .group_by(vote.image_id)
+                )
+                parts += [_Part((kind, used, criterion, image), count, text or "") for image, count, text in rows]
+        return _unpack_parts(parts, groups)
 
     threads = max(1, min(os.cpu_count() or 1, names.image_ids.size // FEWEST_IMAGES_PER_THREAD))
+    # Two pieces for each thread: while one is taken apart, the database packs the next.
+    pieces = np.array_split(names.image_ids, 2 * threads if threads > 1 else 1)
     with ThreadPoolExecutor(threads) as pool:
-        numbers = np.concatenate(list(pool.map(read, np.array_split(names.image_ids, threads))))
+        found = list(pool.map(read, pieces))
+    return {name: np.concatenate([columns[name] for columns in found]) for name in found[0]}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The answers of one group: its key in the order of GROUPED, how many, and their numbers."""
+
+    key: tuple[int, int, int, int]
+    count: int
+    text: str
+
+
+def _unpack_parts(parts: Sequence[_Part], groups: Sequence[Sequence[_Field]]) -> Mapping[str, Integers]:
+    text = SEPARATOR.join(part.text for part in parts if part.text)
+    numbers = np.fromstring(text, dtype=np.int64, sep=SEPARATOR).reshape(-1, len(groups))
+    counts = [part.count for part in parts]
+    if sum(counts) != len(numbers):
+        raise UnreadableVotesError(
+            f"{sum(counts) - len(numbers)} of {sum(counts)} answers lack a value that every answer has (who answered, "
+            "or which methods were shown); run `python -m study verify` on this database."
+        )
     columns: dict[str, Integers] = {}
     for place, group in enumerate(groups):
         columns |= _unpacked(numbers[:, place], group)
+    for place, name in enumerate(GROUPED):
+        columns[name] = np.repeat(np.array([part.key[place] for part in parts], dtype=np.int32), counts)
     return columns
 
 
 def _packed(fields: Sequence[_Field], dialect: str) -> ColumnElement[int]:
     """The fields beside one another; factors and the sum of what stands for zero are constants of the query."""
     # Row ids are 64 bits wide on SQLite anyway; PostgreSQL must be told, or a product of narrow columns overflows.
-    number = cast(fields[0].column, BigInteger) if dialect != "sqlite" else fields[0].column
+    number = cast(fields[0].filled, BigInteger) if dialect != "sqlite" else fields[0].filled
     zero = fields[0].least
     for field in fields[1:]:
-        number = number * literal_column(str(2**field.bits)) + field.column
+        number = number * literal_column(str(2**field.bits)) + field.filled
         zero = zero * 2**field.bits + field.least
     return number - literal_column(f"({zero})")
 
@@ -267,7 +315,8 @@ def _joined(numbers: Sequence[ColumnElement[int]], dialect: str) -> ColumnElemen
     texts = [cast(number, String) for number in numbers]
     row = reduce(lambda text, more: text + literal_column(f"'{SEPARATOR}'", String) + more, texts)
     if dialect == "sqlite":
-        return func.group_concat(row if len(texts) > 1 else numbers[0], SEPARATOR)
+        # Its own separator is the comma, and one given as a parameter makes this three times as slow (measured).
+        return func.group_concat(row if len(texts) > 1 else numbers[0])
     return func.string_agg(row, SEPARATOR)
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, make_url, text
 from study_database import FIRST_ID, fill_study, write_study
 
 import analysis.load
-from analysis.load import StudyNotFoundError, load_votes
+from analysis.load import StudyNotFoundError, UnreadableVotesError, load_votes
 from analysis.rates import preference_rates, selection_ratios
 from analysis.simulate import Design, Truth, simulate_votes
 from analysis.votes import NONE, Votes
@@ -76,6 +76,20 @@ def test_the_packed_query_reads_the_same_as_the_plain_one(
     monkeypatch.setattr(analysis.load, "MANY_VOTES", 0)
     monkeypatch.setattr(analysis.load, "FEWEST_IMAGES_PER_THREAD", 3)
     assert rows_of(load_votes(url, "example")) == rows_of(plain)
+
+
+@pytest.mark.parametrize("many", [0, 10**6], ids=["packed", "row by row"])
+def test_an_answer_that_does_not_say_what_was_shown_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    url = write_study(tmp_path, simulate_votes(SMALL, TRUTH, seed=4))
+    monkeypatch.setattr(analysis.load, "MANY_VOTES", many)
+    with Database.open(url) as database:
+        damage = "UPDATE analysis_vote SET first_method_id = NULL"
+        last = "(SELECT max(response_id) FROM analysis_vote)"
+        database.write(lambda session: session.execute(text(f"{damage} WHERE response_id = {last}")))
+    with pytest.raises(UnreadableVotesError, match=r"1 of 132 answers lack|does not have"):
+        load_votes(url, "example")
 
 
 def test_without_details_the_estimates_stay_the_same(written: tuple[Votes, str]) -> None:
