@@ -252,18 +252,23 @@ def _fetch_packed(
     packed = _joined([_packed(group, database.dialect) for group in groups], database.dialect)
     vote = AnalysisVote
 
+    keys = (vote.kind, vote.used, vote.criterion, vote.image_id)
+    if database.dialect == "sqlite":  # with every column before the image fixed, it jumps to the range of images
+        stretches = [
+            (vote.kind == kind, vote.used == used, vote.criterion == criterion)
+            for kind, used, criterion in product(kinds, (0, 1), range(len(names.criteria)))
+        ]
+    else:
+        stretches = [(vote.kind.in_(kinds),)]
+
     def read(images: Integers) -> Mapping[str, Integers]:
         parts: list[_Part] = []
         with database.read() as session:
-            for kind, used, criterion in product(kinds, (0, 1), range(len(names.criteria))):
-                rows = session.execute(
-                    select(vote.image_id, func.count(), packed)
-                    .where(vote.version_id == names.version_id, vote.kind == kind)
-                    .where(vote.used == used, vote.criterion == criterion)
-                    .where(vote.image_id.between(int(images[0]), int(images[-1])))
-                    .group_by(vote.image_id)
-                )
-                parts += [_Part((kind, used, criterion, image), count, text or "") for image, count, text in rows]
+            for stretch in stretches:
+                query = select(*keys, func.count(), packed).where(vote.version_id == names.version_id, *stretch)
+                between = vote.image_id.between(int(images[0]), int(images[-1]))
+                for *key, count, text in session.execute(query.where(between).group_by(*keys)):
+                    parts.append(_Part(tuple(map(int, key)), count, text or ""))
         return _unpack_parts(parts, groups)
 
     threads = max(1, min(os.cpu_count() or 1, names.image_ids.size // FEWEST_IMAGES_PER_THREAD))
@@ -278,7 +283,7 @@ def _fetch_packed(
 class _Part:
     """The answers of one group: its key in the order of GROUPED, how many, and their numbers."""
 
-    key: tuple[int, int, int, int]
+    key: tuple[int, ...]
     count: int
     text: str
 
