@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, fields
-from functools import lru_cache, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from asuka_infer.images import ImageError, Picture, encode_png, pixel_sha256, re
 from asuka_infer.inpaint import Framing, describe_run, inpaint
 from asuka_infer.inpainter import Inpainter
 from asuka_infer.request import Hole
+from asuka_infer.residency import MEMORY_VARIABLE, Residency, room_here
 from asuka_infer.run_record import RecordError, RunRecord, record_path
 from asuka_infer.settings import Value
 
@@ -290,7 +291,11 @@ def _read_if_there(path: Path) -> bytes | None:
 
 def _run_task(task: Task) -> Outcome:
     picture, hole = _read_pair(task)
-    method = _load(task.method, task.changes)
+    with _home().borrow(task.method) as loaded:
+        return _fill(task, loaded.with_settings(**dict(task.changes)), picture, hole)
+
+
+def _fill(task: Task, method: Inpainter, picture: Picture, hole: Hole) -> Outcome:
     wanted = describe_run(
         method,
         task.method,
@@ -328,10 +333,10 @@ def _read_pair(task: Task) -> tuple[Picture, Hole]:
     return picture, hole
 
 
-@lru_cache(maxsize=1)
-def _load(key: str, changes: tuple[tuple[str, Value], ...]) -> Inpainter:
-    """One method at a time stays loaded: a batch goes through its methods one after the other."""
-    return find_method(key).load().with_settings(**dict(changes))
+@cache
+def _home() -> Residency:
+    """This process's loaded methods; what a batch is done with makes room before the next is loaded, not after."""
+    return Residency()
 
 
 _MAY_DIFFER = frozenset({"result_sha256", "versions", "seconds", "created_at"})
@@ -372,8 +377,9 @@ def _run_in_pool(tasks: Iterable[Task], workers: int) -> Iterator[Outcome]:
     # Fresh processes, not forks: a fork of a process with running threads (OpenCV, torch) may hang.
     context = multiprocessing.get_context("spawn")
     threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    megabytes = max(1, room_here().together_mb // workers)
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(threads,))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(threads, megabytes))
     try:
         yield from _flow(tasks, partial(_submit_undisturbed, pool), workers * WAITING_PER_WORKER)
     except BaseException:
@@ -396,9 +402,10 @@ def _submit_undisturbed(pool: ProcessPoolExecutor, task: Task) -> "Future[Outcom
         signal.signal(signal.SIGINT, before)
 
 
-def _start_worker(threads: int) -> None:
-    """Share the cores fairly."""
+def _start_worker(threads: int, megabytes: int) -> None:
+    """Share cores and memory fairly."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ[MEMORY_VARIABLE] = str(megabytes)
     cv2.setNumThreads(threads)
 
 

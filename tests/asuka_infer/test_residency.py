@@ -1,17 +1,19 @@
 """Methods kept loaded within a budget: who goes first, who may not go, what counts once."""
 
 import gc
+import os
 import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from asuka_infer.baselines.telea import telea
 from asuka_infer.catalog import Method, Needs, UnknownMethodError
-from asuka_infer.residency import Residency, ResidencyError
+from asuka_infer.residency import MEMORY_VARIABLE, Residency, ResidencyError, Room, room_here
 
 
 class Loads:
@@ -137,3 +139,57 @@ def test_many_threads_at_once_load_each_method_once_and_leave_nothing_borrowed()
     assert sorted(loads.order) == ["a", "b"]
     home.put_out()
     assert home.resident == ()
+
+
+def test_what_was_done_with_is_gone_before_the_next_is_loaded() -> None:
+    """Peak memory is that of the budget, not of old and new together."""
+    loads = Loads()
+    seen: list[object] = []
+
+    def look() -> Any:
+        seen.append(loads.alive["a"]())
+        return telea()
+
+    home = Residency(
+        500, {"a": loads.method("a", 400), "b": Method("b", "-", "-", "-", "-", look, Needs(memory_mb=400))}
+    )
+    use(home, "a", "b")
+    assert seen == [None]
+
+
+def test_a_container_with_less_than_the_machine_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(MEMORY_VARIABLE, raising=False)
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6
+    monkeypatch.setattr("asuka_infer.residency.CGROUP_LIMIT", tmp_path / "none")
+    assert room_here().together_mb == pytest.approx(0.75 * whole, abs=1)
+    (tmp_path / "memory.max").write_text("2000000000\n")
+    monkeypatch.setattr("asuka_infer.residency.CGROUP_LIMIT", tmp_path / "memory.max")
+    assert room_here() == Room(1500, 1500)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert room_here().together_mb == pytest.approx(0.75 * whole, abs=1)
+
+
+def test_the_operator_s_word_counts_more_than_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MEMORY_VARIABLE, "700")
+    loads = Loads()
+    home = Residency(methods={key: loads.method(key, 400) for key in "ab"})
+    use(home, "a", "b")
+    assert home.resident == ("b",)
+    monkeypatch.setenv(MEMORY_VARIABLE, "900")
+    use(home, "a")
+    assert home.resident == ("b", "a")
+    monkeypatch.setenv(MEMORY_VARIABLE, "much")
+    with pytest.raises(ResidencyError, match="ASUKA_MEMORY_MB is 'much'"):
+        room_here()
+
+
+def test_a_giant_that_waits_beside_the_gpu_gets_the_room_to_itself(
+    loads: Loads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU's room is smaller than the machine's: what exceeds it alone is loaded after everything else has gone."""
+    monkeypatch.setattr("asuka_infer.residency.room_here", lambda: Room(1000, 3000))
+    home = Residency(methods={"a": loads.method("a", 400), "giant": loads.method("giant", 2500)})
+    use(home, "a", "giant")
+    assert home.resident == ("giant",)
+    use(home, "a")
+    assert home.resident == ("a",)
