@@ -81,9 +81,8 @@ class Residency:
 
     @property
     def resident(self) -> tuple[str, ...]:
-        """The keys that are loaded, the one used longest ago first."""
-        with self._lock:
-            return tuple(self._loaded)
+        """The keys that are loaded, the one used longest ago first; answers at once, also while something loads."""
+        return tuple(self._loaded)
 
     @property
     def memory_mb(self) -> int:

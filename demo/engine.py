@@ -16,8 +16,9 @@ from asuka_infer.datasets.sample_pictures import SamplePicture
 from asuka_infer.holes import looks_inverted, read_hole, resize
 from asuka_infer.images import MAX_PIXELS, Picture, encode_like, encode_png, read_image
 from asuka_infer.inpaint import Framing, Inpainted, inpaint
-from asuka_infer.inpainter import Cancelled, Inpainter
+from asuka_infer.inpainter import Cancelled
 from asuka_infer.request import Hole, RequestError, RgbImage
+from asuka_infer.residency import Residency, ResidencyError
 from asuka_infer.run_record import RunRecord
 from asuka_infer.settings import Knob, Settings, Value, knobs
 from demo.photos import proxy_of, proxy_size, read_painted_hole
@@ -190,15 +191,19 @@ class DemoEngine:
         samples: pictures to try without a photo of one's own.
         methods: what can be chosen from.
         max_pixels: the largest photo that is opened.
+        memory_mb: for all methods that stay loaded; None is what the machine has (`asuka_infer.residency`).
     """
 
     samples: Sequence[SamplePicture] = ()
     methods: Mapping[str, Method] = field(default_factory=lambda: METHODS)
     max_pixels: int = MAX_PIXELS
-    _loaded: dict[str, Inpainter] = field(default_factory=dict[str, Inpainter], init=False)
+    memory_mb: int | None = None
+    _home: Residency = field(init=False)
     _running: dict[str, threading.Event] = field(default_factory=dict[str, threading.Event], init=False)
     _slot: threading.Lock = field(default_factory=threading.Lock, init=False)
-    _loading: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def __post_init__(self) -> None:
+        self._home = Residency(self.memory_mb, self.methods)
 
     def ready_methods(self) -> list[Method]:
         """The methods that can run here and now, in the catalog's order."""
@@ -287,9 +292,10 @@ class DemoEngine:
         if method is None or not method.readiness().ready:
             return ()
         heavy = bool(method.needs.gpu or method.needs.download_mb)
-        if heavy and key not in self._loaded:
+        if heavy and key not in self._home.resident:
             return ()
-        settings = self._load(method).settings
+        with self._home.borrow(key) as inpainter:
+            settings = inpainter.settings
         return knobs(settings) if isinstance(settings, Settings) else ()
 
     def plan(self, keys: Iterable[str], seed: int, candidates: int, choices: Choices = NO_CHOICES) -> list[Job]:
@@ -360,23 +366,14 @@ class DemoEngine:
         method = self.find_ready(job.method)
         watch = replace(line, now=Step(number, len(work.jobs), method.title, 0, 0))
         watch.step(0, 0)
-        inpainter = self._load(method)
-        inpainter = inpainter.with_settings(**job.settings) if job.settings else inpainter
-        done = inpaint(
-            inpainter, method.key, work.picture, work.hole, seed=job.seed, framing=work.framing,
-            compositing=work.compositing, watch=watch,
-        )  # fmt: skip
+        with self._home.borrow(method.key) as loaded:
+            inpainter = loaded.with_settings(**job.settings) if job.settings else loaded
+            done = inpaint(
+                inpainter, method.key, work.picture, work.hole, seed=job.seed, framing=work.framing,
+                compositing=work.compositing, watch=watch,
+            )  # fmt: skip
         line.refuse_cancelled()  # a method of one step has no other chance to hear of it
         return _measured(method, work.picture, work.hole, done)
-
-    def _load(self, method: Method) -> Inpainter:
-        """The method, loaded once; the one loaded before makes room when this one needs much memory."""
-        with self._loading:
-            if method.key not in self._loaded:
-                if method.needs.download_mb or method.needs.gpu:
-                    self._loaded.clear()
-                self._loaded[method.key] = method.load()
-            return self._loaded[method.key]
 
 
 def _measured(method: Method, picture: Picture, hole: Hole, done: Inpainted) -> Finished:
@@ -404,7 +401,7 @@ def _in_words(error: BaseException) -> BaseException:
     """What the visitor gets to read about an error in the worker; what nobody foresaw is logged in full."""
     if isinstance(error, Cancelled | DemoError):
         return error
-    if isinstance(error, RequestError | ValueError | LookupError):
+    if isinstance(error, RequestError | ResidencyError | ValueError | LookupError):
         return DemoError(str(error))
     _log.error("a demo run failed", exc_info=error)
     if isinstance(error, MemoryError):

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from asuka_infer.catalog import METHODS, Method, Readiness
+from asuka_infer.baselines.telea import telea
+from asuka_infer.catalog import METHODS, Method, Needs, Readiness
 from asuka_infer.datasets.sample_pictures import SAMPLE_PICTURES
 from asuka_infer.images import read_image
-from asuka_infer.inpainter import Cancelled
+from asuka_infer.inpainter import Cancelled, Inpainter
 from asuka_infer.request import Hole
 from asuka_infer.run_record import RunRecord
 from demo.engine import DemoEngine, DemoError, Event, Finished, Job, Painted, Step
@@ -244,3 +245,25 @@ def test_a_setting_that_does_not_exist_is_explained(engine: DemoEngine, tmp_path
 def test_a_method_that_is_not_here_has_nothing_to_turn(engine: DemoEngine) -> None:
     assert engine.knobs("far") == ()
     assert engine.knobs("unheard-of") == ()
+
+
+def test_methods_make_room_for_each_other_within_the_budget(tmp_path: Path) -> None:
+    loads: list[str] = []
+
+    def method(key: str, memory_mb: int) -> Method:
+        def load() -> Inpainter:
+            loads.append(key)
+            return telea()
+
+        return Method(key, key, "-", "-", "-", load, Needs(memory_mb=memory_mb))
+
+    engine = DemoEngine(
+        methods={key: method(key, size) for key, size in {"a": 600, "b": 300, "c": 500}.items()}, memory_mb=1000
+    )
+    path = save(photo(80, 60), tmp_path / "photo.png")
+    for key in "abaca":
+        finish(engine, path, key)
+    assert loads == ["a", "b", "c", "a"]
+    engine = DemoEngine(methods={"giant": method("giant", 2000)}, memory_mb=1000)
+    with pytest.raises(DemoError, match="giant needs 2000 MB but the budget for loaded methods is 1000 MB"):
+        finish(engine, path, "giant")
