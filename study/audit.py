@@ -1,4 +1,4 @@
-"""The chain of what people did to a study: every row names the hash of the one before, so none can be lost or changed."""
+"""What people did to a study, as a chain: every row names the hash of the one before, so none can be lost unseen."""
 
 import hashlib
 import json

@@ -1,6 +1,7 @@
-"""The study from a terminal: check a definition, bring in pictures, open and close a study, take the answers out."""
+"""The study from a terminal: check a definition, bring in pictures, run a study, take the answers out, keep them."""
 
 import argparse
+import getpass
 import json
 import os
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Protocol
 
 from tqdm import tqdm
 
@@ -15,10 +17,16 @@ from db.connections import DatabaseError
 from db.engine import Database
 from db.migrate import migrate
 from study import export, ingest, publication
+from study.adapters import adapter_files
 from study.api import utc_microseconds
+from study.audit import AuditError
+from study.counters import CountError
 from study.definition import DefinitionError, json_schema, read_definition
-from study.design import DesignError
-from study.service import RefusedError
+from study.design import DesignError, Designs
+from study.erasure import erase
+from study.preview import preview_page
+from study.service import Clocked, RefusedError
+from study.verification import VerificationError, verify
 
 BAD_INPUT = 2
 """Exit code when what was given cannot be used; argparse's own."""
@@ -30,8 +38,17 @@ EXPECTED = (
     publication.PublicationError,
     RefusedError,
     DatabaseError,
+    AuditError,
+    CountError,
+    VerificationError,
 )
 """Errors whose message is written for the person at the terminal."""
+
+Command = Callable[[argparse.Namespace], None]
+
+
+class _Add(Protocol):
+    def __call__(self, name: str, command: Command, told: str) -> argparse.ArgumentParser: ...
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or 2 after one sentence on stderr when the input cannot be used.
     """
     parsed = _parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], None] = parsed.command
+    command: Command = parsed.command
     try:
         command(parsed)
     except EXPECTED as error:
@@ -53,17 +70,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+# ------------------------------------------------------------------------------------------------- the commands
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m study", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    def add(name: str, command: Callable[[argparse.Namespace], None], told: str) -> argparse.ArgumentParser:
+    def add(name: str, command: Command, told: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=told, description=told)
         added.set_defaults(command=command)
         return added
 
     add("validate", _validate, "check a definition and print its hash").add_argument("definition", type=Path)
     add("schema", _schema, "print the JSON Schema of a definition, for editors")
+    without_database = set(commands.choices)
+    _add_ingest(add)
+    _add_running(add)
+    for name, added in commands.choices.items():
+        if name not in without_database:
+            added.add_argument(
+                "--database", help="sqlite:///path/to/study.sqlite or postgresql://...; default: DATABASE_URL"
+            )
+    return parser
+
+
+def _add_ingest(add: _Add) -> None:
     bring = add("ingest", _ingest, "check pictures and store them as a new version of a study")
     bring.add_argument("definition", type=Path)
     bring.add_argument("--images", type=Path, required=True, help="folder of photographs")
@@ -71,20 +103,33 @@ def _parser() -> argparse.ArgumentParser:
     bring.add_argument(
         "--results", type=Path, required=True, help="one folder per method, as `asuka_infer batch` writes"
     )
-    for name, command, told in (
-        ("launch", _launch, "open the newest version of a study to participants"),
-        ("close", _close, "end a study for good; its results may be seen from then on"),
-        ("status", _status, "how a study stands, as JSON"),
-        ("export", _export, "write the votes as CSV; the same database gives the same bytes"),
-    ):
-        add(name, command, told).add_argument("study", help="the study's slug")
-    commands.choices["launch"].add_argument("--replace", action="store_true", help="close an older open version")
-    commands.choices["export"].add_argument("--out", type=Path, help="file to write; without it, standard output")
-    for name in ("ingest", "launch", "close", "status", "export"):
-        commands.choices[name].add_argument(
-            "--database", help="sqlite:///path/to/study.sqlite or postgresql://...; default: DATABASE_URL"
+
+
+def _add_running(add: _Add) -> None:
+    added = {
+        name: add(name, command, told)
+        for name, command, told in (
+            ("preview", _preview, "write a page with the words and pictures of the newest version, launched or not"),
+            ("launch", _launch, "open the newest version of a study to participants, again if it paused"),
+            ("pause", _pause, "let a study rest: nobody joins, answers under way are still taken"),
+            ("drain", _drain, "ask only what is still missing until every cell has its target"),
+            ("close", _close, "end a study for good"),
+            ("unblind", _unblind, "say which method is which, for good: only when closed, and written down"),
+            ("status", _status, "how a study stands, as JSON"),
+            ("export", _export, "write the answers; the same database gives the same bytes"),
+            ("erase", _erase, "delete all that one session answered"),
         )
-    return parser
+    }
+    for parser in added.values():
+        parser.add_argument("study", help="the study's slug")
+    added["preview"].add_argument("--out", type=Path, required=True, help="HTML file to write")
+    added["launch"].add_argument("--replace", action="store_true", help="close an older open version")
+    added["export"].add_argument(
+        "--out", type=Path, help="folder for all tables, or a .csv file for the votes alone; else votes to stdout"
+    )
+    added["export"].add_argument("--version", type=int, help="of the definition; else the one visitors see")
+    added["erase"].add_argument("--session", required=True, help="the session's id, as exports show it")
+    add("verify", _verify, "recount the balance, follow the audit trail, check the file")
 
 
 def _validate(given: argparse.Namespace) -> None:
@@ -99,9 +144,7 @@ def _schema(_given: argparse.Namespace) -> None:
 
 def _ingest(given: argparse.Namespace) -> None:
     study = read_definition(given.definition)
-    url = _database_url(given)
-    migrate(url)
-    with Database.open(url) as database, _bar() as progress:
+    with _writable(given) as database, _bar() as progress:
         stored = ingest.ingest_study(
             database,
             study,
@@ -118,38 +161,83 @@ def _ingest(given: argparse.Namespace) -> None:
     )
 
 
+def _preview(given: argparse.Namespace) -> None:
+    with _readable(given) as database, database.read() as db:
+        page = preview_page(db, given.study)
+    _write(given.out, page.encode())
+    print(f"wrote {given.out}")
+
+
 def _launch(given: argparse.Namespace) -> None:
-    url = _database_url(given)
-    migrate(url)
-    with Database.open(url) as database:
-        launched = publication.launch(database, given.study, now=utc_microseconds(), replace=given.replace)
+    with _writable(given) as database:
+        launched = publication.launch(
+            database, given.study, now=utc_microseconds(), replace=given.replace, actor=_actor()
+        )
     print(f"{launched.slug} version {launched.version} takes participants at {launched.path}")
 
 
+def _pause(given: argparse.Namespace) -> None:
+    with _writable(given) as database:
+        paused = publication.pause(database, given.study, now=utc_microseconds(), actor=_actor())
+    print(f"{paused.slug} version {paused.version} rests; open it again with: python -m study launch {paused.slug}")
+
+
+def _drain(given: argparse.Namespace) -> None:
+    with _writable(given) as database:
+        draining = publication.drain(database, given.study, now=utc_microseconds(), actor=_actor())
+    missing = max(0, draining.target_per_cell - draining.fewest_per_cell)
+    print(f"{draining.slug} version {draining.version} drains; its emptiest cell lacks {missing} answers")
+
+
 def _close(given: argparse.Namespace) -> None:
-    url = _database_url(given)
-    migrate(url)
-    with Database.open(url) as database:
-        closed = publication.close(database, given.study, now=utc_microseconds())
+    with _writable(given) as database:
+        closed = publication.close(database, given.study, now=utc_microseconds(), actor=_actor())
     print(f"{closed.slug} version {closed.version} is closed with {closed.answered_trials} answered trials")
 
 
+def _unblind(given: argparse.Namespace) -> None:
+    with _writable(given) as database:
+        seen = publication.unblind(database, given.study, now=utc_microseconds(), actor=_actor())
+    print(f"{seen.slug} version {seen.version} is unblinded: exports and results name the methods from now on")
+
+
 def _status(given: argparse.Namespace) -> None:
-    with Database.open(_database_url(given), read_only=True) as database, database.read() as db:
+    with _readable(given) as database, database.read() as db:
         found = publication.status(db, given.study)
     print(json.dumps(asdict(found), indent=2, sort_keys=True))
 
 
 def _export(given: argparse.Namespace) -> None:
-    with Database.open(_database_url(given), read_only=True) as database, database.read() as db:
-        votes = export.all_votes_csv(db, given.study)
+    with _readable(given) as database, database.read() as db:
+        read = export.read_export(db, export.find_launched(db, given.study, given.version))
+    votes = len(read.tables["votes"])
     if given.out is None:
-        print(votes, end="")
-        return
-    unfinished = given.out.with_name(given.out.name + ".part")
-    unfinished.write_text(votes, encoding="utf-8", newline="")
-    unfinished.replace(given.out)
-    print(f"wrote {votes.count(chr(10)) - 1} votes to {given.out}")
+        print(export.votes_csv(read), end="")
+    elif given.out.suffix == ".csv":
+        _write(given.out, export.votes_csv(read).encode())
+        print(f"wrote {votes} votes to {given.out}")
+    else:
+        export.write_export(export.export_files(read, beside=adapter_files(read), commit=_commit()), given.out)
+        print(f"wrote {votes} votes and all other tables to {given.out}")
+
+
+def _erase(given: argparse.Namespace) -> None:
+    at = Clocked(utc_microseconds(), os.urandom)
+    with _writable(given) as database:
+        database.write(lambda db: erase(db, Designs(), given.study, given.session, at, actor=_actor()))
+    print(f"erased session {given.session} of {given.study}; what is left is that there was one")
+
+
+def _verify(given: argparse.Namespace) -> None:
+    with _readable(given) as database:
+        found = verify(database)
+    print(
+        f"{found.versions} versions with {found.cells} cells: every count equals its trials; "
+        f"the audit trail of {found.audit_rows} rows is whole"
+    )
+
+
+# ------------------------------------------------------------------------------------------------- what they share
 
 
 def _database_url(given: argparse.Namespace) -> str:
@@ -157,6 +245,47 @@ def _database_url(given: argparse.Namespace) -> str:
     if not url:
         raise DatabaseError("No database is named; give --database sqlite:///path/to/study.sqlite or set DATABASE_URL.")
     return url
+
+
+@contextmanager
+def _writable(given: argparse.Namespace) -> Generator[Database]:
+    url = _database_url(given)
+    migrate(url)
+    with Database.open(url) as database:
+        yield database
+
+
+@contextmanager
+def _readable(given: argparse.Namespace) -> Generator[Database]:
+    with Database.open(_database_url(given), read_only=True) as database:
+        yield database
+
+
+def _actor() -> str:
+    """Who sits at this terminal, for the audit trail."""
+    try:
+        return f"terminal:{getpass.getuser()}"
+    except (KeyError, OSError):  # a container may run under a number without a name
+        return f"terminal:{os.getuid()}"
+
+
+def _commit() -> str | None:
+    """The commit of the checkout this runs from, None outside of one."""
+    git = Path(__file__).parents[1] / ".git"
+    head = git / "HEAD"
+    if not head.is_file():
+        return None
+    said = head.read_text(encoding="ascii").strip()
+    branch = git / said.removeprefix("ref: ")
+    if not said.startswith("ref: "):
+        return said
+    return branch.read_text(encoding="ascii").strip() if branch.is_file() else None
+
+
+def _write(path: Path, content: bytes) -> None:
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
 
 
 @contextmanager

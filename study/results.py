@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from db.models import KindCode, OutcomeCode, SessionState
 from study.counters import SESSION
 from study.design import Design, load_design
-from study.publication import find_version, results_visible
+from study.publication import Visibility, find_version, visibility
 from study.trials import VOTE
 
 COUNTED_KINDS = (int(KindCode.REAL),)
@@ -77,7 +77,7 @@ def study_results(db: Session, slug: str) -> StudyResults:
     """
     row = find_version(db, slug)
     design = load_design(db, row.id)
-    visible = results_visible(design.definition, row.status)
+    visible = visibility(db, row.id) is Visibility.OPEN
     pairwise = design.definition.protocol == "pairwise"
     completed = db.execute(
         select(func.count())
@@ -99,7 +99,7 @@ def study_results(db: Session, slug: str) -> StudyResults:
         protocol=design.definition.protocol,
         criteria={criterion.key: criterion.title for criterion in design.definition.criteria},
         visible=visible,
-        why_hidden="" if visible else "The results of this study are shown when it is closed.",
+        why_hidden="" if visible else "The results of this study are shown when it is closed and unblinded.",
         completed=completed,
         votes=votes,
         methods=tuple(method.key for method in design.methods) if visible else (),

@@ -159,7 +159,7 @@ def join(db: Session, designs: Designs, request: JoinRequest, at: Clocked) -> tu
     _refuse_wrong_source(design, request)
     outside_id = request.external_id or at.random_bytes(TOKEN_BYTES).hex()
     ext_hmac = _keyed(design, "participant", request.source, outside_id).hex()
-    token = _keyed(design, "session", ext_hmac)[:TOKEN_BYTES].hex()
+    token = session_token(design, ext_hmac)
     serialise_assignment(db, version.id)
     known = db.execute(select(SESSION.c.id).where(SESSION.c.token_hash == token_hash(token))).scalar_one_or_none()
     if known is None:
@@ -167,6 +167,11 @@ def join(db: Session, designs: Designs, request: JoinRequest, at: Clocked) -> tu
             raise RefusedError("not_open", f"The study is {version.status} and takes no new participants now.")
         _begin(db, design, request, at, ext_hmac=ext_hmac, token=token)
     return token, view(db, designs, find_visit(db, token))
+
+
+def session_token(design: Design, ext_hmac: str) -> str:
+    """The secret token of the session of a participant, who always gets the same."""
+    return _keyed(design, "session", ext_hmac)[:TOKEN_BYTES].hex()
 
 
 def view(db: Session, designs: Designs, visit: Visit) -> SessionView:

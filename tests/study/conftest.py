@@ -32,7 +32,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path, migrated_file: Path
     url = f"sqlite:///{tmp_path / 'study.sqlite'}"
     if request.param == "postgresql":
         url = str(POSTGRES_URL)
-        _empty(url)
+        empty_postgres(url)
         migrate(url)
     else:
         shutil.copy(migrated_file, tmp_path / "study.sqlite")
@@ -60,7 +60,7 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path, launched_file: Path, f
     url = f"sqlite:///{tmp_path / 'study.sqlite'}"
     if request.param == "postgresql":
         url = str(POSTGRES_URL)
-        _empty(url)
+        empty_postgres(url)
         migrate(url)
     else:
         shutil.copy(launched_file, tmp_path / "study.sqlite")
@@ -68,7 +68,7 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path, launched_file: Path, f
         yield opened
 
 
-def _empty(url: str) -> None:
+def empty_postgres(url: str) -> None:
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))

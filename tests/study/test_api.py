@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from db import models
 from study import counters
-from study.publication import close
+from study.publication import close, unblind
 from tests.study.stage import METHODS, Participant, Stage
 
 
@@ -342,12 +342,14 @@ def test_events_and_the_viewport_are_kept_without_saying_who_it_is(stage: Stage)
     assert (session.css_width, session.browser_family) == (1280, "firefox")
 
 
-def test_the_votes_stay_hidden_until_the_study_is_closed(stage: Stage) -> None:
+def test_the_votes_stay_hidden_until_the_study_is_closed_and_unblinded(stage: Stage) -> None:
     stage.participant().start().answer_all()
     address = "/study/api/v1/studies/trial-run/votes.csv"
     hidden = stage.client.get(address)
     assert (hidden.status_code, hidden.json()["code"]) == (403, "not_public")
     close(stage.database, "trial-run", now=stage.clock.now)
+    assert stage.client.get(address).status_code == 403
+    unblind(stage.database, "trial-run", now=stage.clock.now, actor="owner")
     seen = stage.client.get(address)
     assert seen.status_code == 200
     assert len(seen.text.splitlines()) == 1 + 12

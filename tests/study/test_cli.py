@@ -3,14 +3,20 @@
 import csv
 import io
 import json
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
+from db import models
 from db.engine import Database
 from study.api import router
+from study.audit import entries
 from study.cli import main
 from tests.study.stage import METHODS, Folders, Participant, definition
 
@@ -39,6 +45,11 @@ def test_a_whole_study_from_files_to_votes(
     assert main(["status", "trial-run", "--database", url]) == 0
     status = json.loads(capsys.readouterr().out)
     assert (status["status"], status["answered_trials"], status["sessions"]) == ("live", 6, {"completed": 1})
+    assert main(["export", "trial-run", "--database", url]) == 2
+    assert "hidden until it is closed" in capsys.readouterr().err
+    assert main(["close", "trial-run", "--database", url]) == 0
+    assert "closed with 6 answered trials" in capsys.readouterr().out
+    assert main(["unblind", "trial-run", "--database", url]) == 0
     files = [tmp_path / "one.csv", tmp_path / "two.csv"]
     for file in files:
         assert main(["export", "trial-run", "--database", url, "--out", str(file)]) == 0
@@ -47,8 +58,79 @@ def test_a_whole_study_from_files_to_votes(
     capsys.readouterr()
     assert main(["export", "trial-run", "--database", url]) == 0
     assert capsys.readouterr().out == files[0].read_text()
-    assert main(["close", "trial-run", "--database", url]) == 0
-    assert "closed with 6 answered trials" in capsys.readouterr().out
+    folders_out = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders_out:
+        assert main(["export", "trial-run", "--version", "1", "--database", url, "--out", str(folder)]) == 0
+    written = [{file.name: file.read_bytes() for file in folder.iterdir()} for folder in folders_out]
+    assert written[0] == written[1]
+    assert written[0]["votes.csv"] == files[0].read_bytes()
+    assert main(["verify", "--database", url]) == 0
+    assert "every count equals its trials; the audit trail of 3 rows is whole" in capsys.readouterr().out
+
+
+@pytest.fixture
+def launched(tmp_path: Path, launched_file: Path) -> str:
+    shutil.copy(launched_file, tmp_path / "launched.sqlite")
+    return f"sqlite:///{tmp_path / 'launched.sqlite'}"
+
+
+def test_a_study_rests_goes_on_drains_and_ends(launched: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command, then in (
+        ("pause", "paused"), ("launch", "live"), ("drain", "draining"), ("pause", "paused"), ("close", "closed"),
+    ):  # fmt: skip
+        assert main([command, "trial-run", "--database", launched]) == 0
+        capsys.readouterr()
+        assert main(["status", "trial-run", "--database", launched]) == 0
+        assert json.loads(capsys.readouterr().out)["status"] == then
+    assert main(["pause", "trial-run", "--database", launched]) == 2
+    assert "is closed and cannot become paused" in capsys.readouterr().err
+
+
+def test_unblinding_waits_for_the_end_and_is_written_down(launched: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["unblind", "trial-run", "--database", launched]) == 2
+    assert "is live; close it first" in capsys.readouterr().err
+    for command in ("close", "unblind", "unblind"):
+        assert main([command, "trial-run", "--database", launched]) == 0
+    with Database.open(launched) as database, database.read() as db:
+        assert [(entry.action, entry.object) for entry in entries(db)] == [
+            (action, "trial-run v1") for action in ("unblind", "close", "launch")
+        ]
+
+
+def test_a_changed_audit_trail_and_a_wrong_count_are_found(launched: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = launched.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("UPDATE cell SET n_live = 3 WHERE id = 2")
+    assert main(["verify", "--database", launched]) == 2
+    assert "1 of 48 cells are miscounted" in capsys.readouterr().err
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("UPDATE cell SET n_live = 0 WHERE id = 2")
+        connection.execute("DROP TRIGGER audit_is_never_edited")
+        connection.execute("UPDATE audit SET actor = 'nobody'")
+    assert main(["verify", "--database", launched]) == 2
+    assert "Row 1 of the audit trail (launch of trial-run v1) does not follow" in capsys.readouterr().err
+
+
+def test_one_session_is_erased(launched: str, capsys: pytest.CaptureFixture[str]) -> None:
+    take_part(launched)
+    with Database.open(launched) as database, database.read() as db:
+        session = db.execute(select(models.StudySession.public_id)).scalar_one()
+    assert main(["erase", "trial-run", "--session", "nobody", "--database", launched]) == 2
+    assert "has no session 'nobody'" in capsys.readouterr().err
+    assert main(["erase", "trial-run", "--session", session, "--database", launched]) == 0
+    with Database.open(launched) as database, database.read() as db:
+        assert db.execute(select(models.Response)).first() is None
+    assert main(["verify", "--database", launched]) == 0
+
+
+def test_the_preview_shows_the_words_and_the_pictures_blind(launched: str, tmp_path: Path) -> None:
+    page = tmp_path / "preview.html"
+    assert main(["preview", "trial-run", "--database", launched, "--out", str(page)]) == 0
+    text = page.read_text()
+    assert "More stable?" in text
+    assert "I take part freely." in text
+    assert text.count("<img") == 8 * 4
+    assert not any(method in text for method in METHODS)
 
 
 def take_part(url: str) -> None:

@@ -6,7 +6,7 @@ from sqlalchemy import select
 
 from db import models
 from db.engine import Database
-from study.publication import close
+from study.publication import close, unblind
 from study.results import study_results
 from tests.study.stage import METHODS, Folders, Stage, definition, open_stage
 
@@ -16,10 +16,13 @@ def test_before_the_end_only_progress_is_shown(stage: Stage) -> None:
     with stage.database.read() as db:
         hidden = study_results(db, "trial-run")
     assert not hidden.visible
-    assert "when it is closed" in hidden.why_hidden
+    assert "when it is closed and unblinded" in hidden.why_hidden
     assert (hidden.completed, hidden.votes) == (1, 12)
     assert hidden.methods == hidden.pairs == hidden.selections == ()
     close(stage.database, "trial-run", now=stage.clock.now)
+    with stage.database.read() as db:
+        assert not study_results(db, "trial-run").visible
+    unblind(stage.database, "trial-run", now=stage.clock.now, actor="owner")
     with stage.database.read() as db:
         assert study_results(db, "trial-run").visible
 

@@ -1,0 +1,42 @@
+"""Erasing a participant from the terminal or the admin page, as if they had asked for it in their own page."""
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db.base import Base
+from study import audit, service
+from study.counters import SESSION
+from study.design import STUDY, VERSION, Designs
+from study.service import Clocked, RefusedError
+
+PARTICIPANT = Base.metadata.tables["participant"]
+
+
+def erase(db: Session, designs: Designs, slug: str, session: str, at: Clocked, *, actor: str) -> None:
+    """Delete all that a session answered and did; the counts of the balance are refilled.
+
+    Args:
+        db: of a write job.
+        designs: of this process.
+        slug: of the study.
+        session: the session's public id, as the exports and the admin page show it.
+        at: the time.
+        actor: who does it, for the audit trail.
+
+    Raises:
+        RefusedError: when the study has no such session.
+    """
+    row = db.execute(
+        select(SESSION.c.id, SESSION.c.version_id, SESSION.c.token_hash, PARTICIPANT.c.ext_hmac, VERSION.c.version)
+        .join(PARTICIPANT, PARTICIPANT.c.id == SESSION.c.participant_id)
+        .join(VERSION, VERSION.c.id == SESSION.c.version_id)
+        .join(STUDY, STUDY.c.id == VERSION.c.study_id)
+        .where(STUDY.c.slug == slug, SESSION.c.public_id == session)
+    ).one_or_none()
+    if row is None:
+        raise RefusedError("unknown_session", f"{slug!r} has no session {session!r}; take its id from an export.")
+    design = designs.of(db, row.version_id)
+    service.withdraw(db, designs, service.session_token(design, row.ext_hmac), at, erase=True)
+    audit.append(
+        db, at=at.now, actor=actor, action="erase", about=f"{slug} v{row.version}", payload={"session": row.id}
+    )
