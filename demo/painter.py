@@ -3,8 +3,9 @@
 The browser gets a small copy of the photo, the hole is painted there and sent as a few kB when a run asks for it.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import gradio as gr
 from gradio.data_classes import FileData, GradioModel
@@ -12,11 +13,41 @@ from pydantic import Field
 
 from demo.engine import Painted
 from demo.photos import LARGEST_HOLE_TEXT
+from demo.selection import MOST_CLICKS, Click
 from demo.stub_files import no_stub_file
 from demo.texts import TEXTS, static_text
 
 LONGEST_NAME = 300
 """Characters of a file name; file systems end at 255."""
+
+
+LONGEST_AMOUNT = 12
+"""Characters somebody writes for the width of a border: "33.33 %"."""
+
+SIDES = 4
+
+
+@dataclass(frozen=True)
+class Pointed(Painted):
+    """What the painter sends, with what only the page's own questions need.
+
+    Attributes:
+        proxy: the small copy, for questions that need no more than that.
+        clicks: points on it, in its pixels.
+        border: what was written for left, top, right and bottom.
+    """
+
+    proxy: Path | None = None
+    clicks: tuple[Click, ...] = ()
+    border: tuple[str, ...] = ()
+
+
+class ClickData(GradioModel):
+    """A point of the proxy, in its pixels."""
+
+    x: float
+    y: float
+    inside: bool = True
 
 
 class PainterData(GradioModel):
@@ -33,7 +64,10 @@ class PainterData(GradioModel):
         proxy_width, proxy_height: of the proxy.
         hole: base64 of a PNG of the proxy's size, white = missing.
         mask_flipped: black is missing in `mask` (an answer's guess, a run's certainty).
-        mask_hole: base64 of a PNG, `mask` with white = missing at the proxy's size.
+        mask_hole: base64 of a PNG, `mask` (or what was selected) with white = missing at the proxy's size.
+        clicks: points that say what to select.
+        border: what is to be added on the left, at the top, on the right, at the bottom, as somebody wrote it.
+        selected_by: which way `mask_hole` was selected; empty when it is an uploaded mask.
         message: what went wrong, for the visitor.
     """
 
@@ -50,6 +84,9 @@ class PainterData(GradioModel):
     hole: str | None = Field(default=None, max_length=LARGEST_HOLE_TEXT)
     mask_flipped: bool | None = None
     mask_hole: str | None = None
+    clicks: list[ClickData] = Field(default_factory=list[ClickData], max_length=MOST_CLICKS + 1)
+    border: list[Annotated[str, Field(max_length=LONGEST_AMOUNT)]] = Field(default_factory=list[str], max_length=SIDES)
+    selected_by: str = ""
     message: str = ""
 
 
@@ -59,7 +96,8 @@ with no_stub_file():
         """Shows a photo and lets a visitor paint the hole; functions get `Painted` from it and give it `PainterData`.
 
         Listen to `.photo(...)`: the visitor has chosen a file, a sample or a mask. For anything that needs the hole
-        give the event `js=flush_script(...)`, which fetches it from the page at that moment.
+        give the event `js=flush_script(...)`, which fetches it from the page at that moment. `.pick(...)`: points of
+        the proxy say what to select. `.extend(...)`: the canvas is to grow.
         """
 
         data_model = PainterData
@@ -71,6 +109,7 @@ with no_stub_file():
             samples: list[dict[str, str]],
             max_megabytes: int,
             max_megapixels: int,
+            sam: bool = False,
             value: PainterData | None = None,
             **described: Any,
         ) -> None:
@@ -85,18 +124,19 @@ with no_stub_file():
                 samples=samples,
                 max_megabytes=max_megabytes,
                 max_megapixels=max_megapixels,
+                sam=sam,
                 texts=TEXTS,
                 padding=False,
                 **described,
             )
 
-        def preprocess(self, payload: PainterData | None) -> Painted:  # type: ignore[override]
+        def preprocess(self, payload: PainterData | None) -> Pointed:  # type: ignore[override]
             """Gradio has checked every path by now."""
             if payload is None:
-                return Painted()
+                return Pointed()
             opening = payload.mask_flipped is None
             mask = Path(payload.mask.path) if payload.mask else None
-            return Painted(
+            return Pointed(
                 photo=Path(payload.photo.path) if payload.photo else None,
                 name=payload.name,
                 hole=payload.hole,
@@ -105,6 +145,9 @@ with no_stub_file():
                 mask_to_open=mask if opening else None,
                 sample=payload.sample,
                 serial=payload.serial,
+                proxy=Path(payload.proxy.path) if payload.proxy else None,
+                clicks=tuple(Click(click.x, click.y, click.inside) for click in payload.clicks),
+                border=tuple(payload.border),
             )
 
         def postprocess(self, value: PainterData | None) -> PainterData | None:  # type: ignore[override]

@@ -21,7 +21,7 @@ from PIL import Image
 from asuka_infer.catalog import Method
 from asuka_infer.compositing import Compositing
 from asuka_infer.holes import encode_hole_png
-from asuka_infer.images import Picture, encode_png
+from asuka_infer.images import ImageError, Picture, encode_like, encode_png, read_image
 from asuka_infer.inpaint import DEFAULT_CONTEXT, Framing
 from asuka_infer.inpainter import Cancelled
 from asuka_infer.request import Hole, RgbImage
@@ -35,8 +35,10 @@ from demo.engine import (
     Painted,
     Step,
 )
-from demo.painter import MaskPainter, PainterData, flush_script
-from demo.photos import proxy_of
+from demo.outpainting import CanvasError, extend, hole_on_proxy, read_border
+from demo.painter import MaskPainter, PainterData, Pointed, flush_script
+from demo.photos import LONGEST_PROXY_SIDE, proxy_of
+from demo.selection import ClickSelect, SelectionError
 from demo.texts import interface, static_text
 from demo.viewer import PreviewData, ResultData, ResultViewer, RunningData, ViewerData
 
@@ -86,13 +88,17 @@ class _Kept:
         return [self.shown.before, self.shown.view, self.shown.file, *(preview.file for preview in self.shown.previews)]
 
 
-def build_demo_tab(engine: DemoEngine, *, max_megabytes: int = MAX_MEGABYTES) -> None:
+def build_demo_tab(
+    engine: DemoEngine, *, max_megabytes: int = MAX_MEGABYTES, select: ClickSelect | None = None
+) -> None:
     """Put the demo into the Blocks or Tab that is open.
 
     Args:
         engine: what runs the methods.
         max_megabytes: what `launch(max_file_size=...)` allows, to say so before a visitor waits for the upload.
+        select: finds the thing that is clicked on.
     """
+    select = select or ClickSelect()
     with gr.Row(equal_height=False):
         with gr.Column(min_width=340):
             painter = MaskPainter(
@@ -100,11 +106,13 @@ def build_demo_tab(engine: DemoEngine, *, max_megabytes: int = MAX_MEGABYTES) ->
                 samples=_sample_buttons(engine),
                 max_megabytes=max_megabytes,
                 max_megapixels=engine.max_pixels // 1_000_000,
+                sam=select.folder is not None,
             )
             run_button, chosen = _run_row(engine)
         with gr.Column(min_width=340):
             viewer = ResultViewer(elem_id=VIEWER_ID)
     kept = gr.State(list[_Kept]())
+    _wire_painter(engine, painter, select)
     _wire(engine, painter, viewer, run_button=run_button, chosen=chosen, kept=kept)
 
 
@@ -158,6 +166,25 @@ def _settings_panel() -> list[Component]:
     return [seed, candidates, context, compositing]
 
 
+_QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""For events that answer at once and say for themselves what they do."""
+
+
+def _wire_painter(engine: DemoEngine, painter: MaskPainter, select: ClickSelect) -> None:
+    def open_photo(painted: Pointed) -> PainterData:
+        return _open(engine, painted)
+
+    def pick(painted: Pointed) -> PainterData:
+        return _select(select, painted)
+
+    def grow(painted: Pointed) -> PainterData:
+        return _extend(engine, painted)
+
+    painter.photo(open_photo, painter, painter, **_QUIET)
+    painter.pick(pick, painter, painter, **_QUIET)
+    painter.extend(grow, painter, painter, **_QUIET)
+
+
 def _wire(
     engine: DemoEngine,
     painter: MaskPainter,
@@ -167,9 +194,6 @@ def _wire(
     chosen: list[Component],
     kept: gr.State,
 ) -> None:
-    def open_photo(painted: Painted) -> PainterData:
-        return _open(engine, painted)
-
     def run(  # noqa: PLR0917 - Gradio hands inputs over by position
         painted: Painted,
         keys: list[str],
@@ -193,15 +217,13 @@ def _wire(
     def leave(request: gr.Request) -> None:
         engine.cancel(str(request.session_hash))
 
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    painter.photo(open_photo, painter, painter, **quiet)
     running = run_button.click(
         run, [painter, *chosen, kept], [viewer, kept], js=flush_script(PAINTER_ID, VIEWER_ID), show_progress="minimal",
         concurrency_id=SLOT, concurrency_limit=1, api_visibility="private",
     )  # fmt: skip
     running.failure(None, js=f"() => document.querySelector('#{VIEWER_ID} .rv').idle()", api_visibility="private")
-    viewer.cancel(cancel, kept, viewer, cancels=[running], **quiet)
-    viewer.reuse(reuse, kept, painter, **quiet)
+    viewer.cancel(cancel, kept, viewer, cancels=[running], **_QUIET)
+    viewer.reuse(reuse, kept, painter, **_QUIET)
     if Context.root_block is not None:
         Context.root_block.unload(leave)
 
@@ -218,12 +240,43 @@ def _open(engine: DemoEngine, painted: Painted) -> PainterData:
             return PainterData(
                 serial=painted.serial,
                 mask=FileData(path=str(painted.mask_to_open)),
-                mask_hole=base64.b64encode(encode_hole_png(opened.hole)).decode(),
+                mask_hole=_hole_text(opened.hole),
                 mask_flipped=opened.flipped,
             )
         return _photo_data(picture, str(painted.photo), painted.name, painted.serial)
     except DemoError as error:
         return PainterData(serial=painted.serial, message=str(error))
+
+
+def _select(select: ClickSelect, painted: Pointed) -> PainterData:
+    """Answer the painter's question: this is the thing that the points are on."""
+    if painted.proxy is None or not painted.proxy.is_file():
+        return PainterData(serial=painted.serial, message="The photo is no longer on the server; open it again.")
+    try:
+        found = select(read_image(painted.proxy, max_pixels=LONGEST_PROXY_SIDE**2).pixels, painted.clicks)
+    except (ImageError, SelectionError) as error:
+        return PainterData(serial=painted.serial, message=str(error))
+    return PainterData(serial=painted.serial, mask_hole=_hole_text(found.hole), selected_by=found.by)
+
+
+def _extend(engine: DemoEngine, painted: Pointed) -> PainterData:
+    """Answer the painter's question: here is your photo on a larger canvas, its border to be filled."""
+    try:
+        picture = engine.open_photo(painted)
+        left, top, right, bottom = painted.border
+        border = read_border((left, top, right, bottom), picture.size)
+        grown, hole = extend(picture, border, max_pixels=engine.max_pixels)
+    except (DemoError, CanvasError) as error:
+        return PainterData(serial=painted.serial, message=str(error))
+    name = f"{Path(painted.name).stem or 'photo'}-extended"
+    path = _save(encode_like(grown, grown.pixels, np.zeros_like(hole)), f"{name}.png")
+    mask = FileData(path=_save(encode_hole_png(hole), "border.png"))
+    data = _photo_data(grown, path, f"{name}.png", painted.serial)
+    return data.model_copy(update={"mask": mask, "mask_hole": _hole_text(hole_on_proxy(hole))})
+
+
+def _hole_text(hole: Hole) -> str:
+    return base64.b64encode(encode_hole_png(hole)).decode()
 
 
 def _photo_data(picture: Picture, path: str, name: str, serial: int) -> PainterData:

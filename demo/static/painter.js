@@ -8,6 +8,8 @@ const ARROW = 8, FAR_ARROW = 40;  // screen pixels per arrow key, with Shift
 const PATIENCE = 60000;           // ms without an answer from the server before the page says so
 const EDGE = 0xff3a1bd0, BODY = 0x9c5e3ff4, STRIPE = 0x9c7c63ff;   // ABGR: rose, with stripes so that it shows on roses too
 const KEPT = 'asuka-demo-painter';
+const DOT = 5;                    // screen pixels: radius of a point that was clicked
+const PAST_PHOTOS = 12;           // photos that undo leads back to; each keeps its strokes, its pixels stay on the server
 
 const root = element.querySelector('.mp'), $ = (selector) => root.querySelector(selector), $$ = (selector) => [...root.querySelectorAll(selector)];
 const stage = $('.mp-stage'), layer = $('.mp-layer'), ring = $('.mp-ring'), message = $('.mp-message');
@@ -18,6 +20,7 @@ const say = (key, values) => words[key].replace(/\{(\w+)\}/g, (_, name) => value
 
 let tool = 'brush', effect = 'add', flipped = false, sizeStep = 50;
 let current = null, width = 0, height = 0, hole = null, steps = [], at = -1, serial = 0, patience = 0;
+let picks = null, pointInside = true, picking = null, past = [], future = [];
 let floating = false, stroke = null, lasso = null, pan = null, spaceHeld = false, keyboard = null, lastPoint = null, asked = null;
 
 // ---- words, buttons, sizes ------------------------------------------------------------------------------------------
@@ -54,12 +57,14 @@ function refresh() {
   root.dataset.tool = tool; root.dataset.effect = subtracting() ? 'subtract' : 'add';
   $$('[data-tool].mp-tool').forEach((node) => node.setAttribute('aria-pressed', node.dataset.tool === tool));
   $$('[data-effect].mp-text').forEach((node) => node.setAttribute('aria-pressed', node.dataset.effect === effect));
+  $$('[data-point]').forEach((node) => node.setAttribute('aria-pressed', (node.dataset.point === 'in') === pointInside));
+  $('[data-do=nextThing]').disabled = !picks;
   $$('[data-for]').forEach((node) => node.classList.toggle('shown', node.dataset.for.split(' ').includes(tool)));
   const dot = Math.max(3, Math.min(20, 2 + sizeStep / 5.5));
   $('.mp-dot i').style.cssText = 'width:' + dot + 'px;height:' + dot + 'px';
   $('.mp-size input').value = sizeStep;
-  $('[data-do=undo]').disabled = at <= 0; $('[data-do=redo]').disabled = at >= steps.length - 1;
-  $('.mp-hint').textContent = words['hint_' + tool];
+  $('[data-do=undo]').disabled = at <= 0 && !past.length; $('[data-do=redo]').disabled = at >= steps.length - 1 && !future.length;
+  $('.mp-hint').textContent = tool === 'select' && !props.sam ? words.hint_select + ' ' + words.howToSam : words['hint_' + tool];
   placeRing();
 }
 
@@ -74,7 +79,7 @@ function describe() {
 
 const zoom = makeZoom(stage, layer, (scale, fitted) => {
   $('.mp-percent').textContent = fitted ? words.fit : Math.round(scale * 100 * width / (current ? current.width : width)) + ' %';
-  shape.querySelector('circle').setAttribute('r', CLOSE / 2 / scale); placeRing();
+  shape.querySelector('circle').setAttribute('r', CLOSE / 2 / scale); drawPicks(); placeRing();
 });
 const pinch = makePinch(zoom);
 
@@ -126,18 +131,32 @@ function paintUnseen() {
 const showAll = () => show({left: 0, top: 0, right: width, bottom: height});
 
 function commit(extra) {
-  steps.length = at + 1;
+  steps.length = at + 1; picks = extra.picks || null; future = [];
   steps.push({runs: packed(hole), ...extra});
   let bytes = 0, first = steps.length;
   while (first > 0 && steps.length - first < HISTORY_STEPS && (bytes += steps[first - 1].runs.byteLength) < HISTORY_BYTES) first--;
   steps.splice(0, Math.min(first, steps.length - 1));
   at = steps.length - 1;
-  tell(''); describe(); refresh(); keep();
+  tell(''); drawPicks(); describe(); refresh(); keep();
+}
+function arrive() {
+  hole = unpacked(steps[at].runs, width * height); picks = steps[at].picks || null;
+  showAll(); drawPicks(); describe(); refresh(); keep();
 }
 function travel(by) {
-  if (!hole || at + by < 0 || at + by >= steps.length) return;
-  at += by; hole = unpacked(steps[at].runs, width * height);
-  showAll(); describe(); refresh(); keep();
+  if (!hole || root.dataset.busy) return;
+  if (at + by >= 0 && at + by < steps.length) { at += by; arrive(); } else leap(by);
+}
+// Beyond the first step lies the photo that this one was made from, beyond the last the one that was made of it.
+const scene = () => ({current, width, height, steps, at});
+async function leap(by) {
+  const [from, to] = by < 0 ? [past, future] : [future, past];
+  if (!from.length) return;
+  const next = from.pop();
+  to.push(scene()); busy(words.opening);
+  try { await place({...next.current, proxy_width: next.width, proxy_height: next.height}); steps = next.steps; at = next.at; arrive(); }
+  catch (problem) { from.push(next); to.pop(); tell(say('notShown', {problem: problem.message || problem})); }
+  busy(''); refresh();
 }
 function replace(next, extra) { hole = next; showAll(); commit(extra); }
 
@@ -155,13 +174,13 @@ function forget() { clearTimeout(keeping); try { sessionStorage.removeItem(KEPT)
 
 // ---- photos -----------------------------------------------------------------------------------------------------------
 
-function ask(value, text) {
+function ask(value, text, event = 'photo') {
   serial += 1; busy(text); tell('');
-  clearTimeout(patience); patience = setTimeout(() => { busy(''); tell(words.noAnswer); }, PATIENCE);
+  clearTimeout(patience); patience = setTimeout(() => { busy(''); endPicking(); tell(words.noAnswer); }, PATIENCE);
   props.value = {...blank(), ...value, serial};
-  trigger('photo');
+  trigger(event);
 }
-const blank = () => ({serial, photo: null, proxy: null, mask: null, sample: null, name: '', width: 0, height: 0, proxy_width: 0, proxy_height: 0, hole: null, mask_flipped: null, mask_hole: null, message: ''});
+const blank = () => ({serial, photo: null, proxy: null, mask: null, sample: null, name: '', width: 0, height: 0, proxy_width: 0, proxy_height: 0, hole: null, mask_flipped: null, mask_hole: null, clicks: [], border: [], selected_by: '', message: ''});
 const fileData = (file, sent) => ({path: sent.path, url: sent.url, orig_name: file.name, size: file.size, mime_type: file.type, is_stream: false, meta: {_type: 'gradio.FileData'}});
 
 async function send(file) {
@@ -176,7 +195,7 @@ async function openPhoto(file) {
   if (sent) ask({photo: sent, name: file.name}, words.opening);
 }
 
-async function take(value) {
+async function place(value) {   // the photo on the stage, nothing painted yet
   const image = new Image();
   image.src = value.proxy.url; await image.decode();
   current = {photo: value.photo, proxy: value.proxy, name: value.name, width: value.width, height: value.height};
@@ -184,14 +203,21 @@ async function take(value) {
   for (const canvas of [photo, overlay]) { canvas.width = width; canvas.height = height; }
   photoPen.drawImage(image, 0, 0);
   shape.setAttribute('viewBox', '0 0 ' + width + ' ' + height);
-  hole = new Uint8Array(width * height); steps = []; at = -1; lasso = stroke = null; drawShape();
+  hole = new Uint8Array(width * height); steps = []; at = -1; lasso = stroke = picks = null; drawShape();
   root.dataset.state = 'ready'; root.dataset.picture = 'on';
   sizeStage(); zoom.show(width, height);
+}
+// `made`: from the photo that is here (a result of it, or its larger canvas), so undo leads back to that.
+async function take(value, made) {
+  const before = made && current ? scene() : null;
+  await place(value);
+  past = before ? [...past, before].slice(-PAST_PHOTOS) : []; future = [];
   commit({});
+  if (made && value.mask_hole) { hole = await pixelsOf(value.mask_hole); showAll(); steps = []; at = -1; commit({mask: value.mask, flipped: false}); }
 }
 
 function startOver() {
-  forget(); current = hole = null; steps = []; at = -1; serial += 1; lasso = stroke = null; keyboard = lastPoint = null;
+  forget(); endPicking(); current = hole = picks = null; steps = []; at = -1; past = []; future = []; serial += 1; lasso = stroke = null; keyboard = lastPoint = null;
   root.dataset.state = 'empty'; root.dataset.picture = ''; root.dataset.holePixels = ''; stage.style.height = '';
   busy(''); tell(''); refresh();
 }
@@ -212,9 +238,10 @@ async function heard() {
   if (!value.message && !value.proxy && !value.mask_hole) return;
   clearTimeout(patience);
   try {
-    if (value.message) tell(value.message);
-    else if (value.mask_hole) await askPolarity(value);
-    else await take(value);
+    if (value.message) { endPicking(); tell(value.message); }
+    else if (value.selected_by) await takeSelection(value);
+    else if (value.mask_hole && !value.proxy) await askPolarity(value);
+    else await take(value, value.serial < 0 || !!value.mask_hole);
   } catch (problem) { tell(say('notShown', {problem: problem.message || problem})); }
   busy('');
 }
@@ -255,6 +282,44 @@ function answerPolarity(missing) {
   root.dataset.ask = '';
   replace(missing === 'white' ? asked.white : inverted(asked.white), {mask: asked.mask, flipped: missing === 'black'});
   asked = null; stage.focus();
+}
+
+// ---- click to select: the points go to the server, the outline of the thing comes back --------------------------------
+
+function drawPicks() {
+  const points = picks ? picks.points : [];
+  $('.mp-picks').replaceChildren(...points.map((point) => {
+    const dot = document.createElementNS('http://www.w3.org/2000/svg', 'circle');
+    dot.setAttribute('cx', point.x); dot.setAttribute('cy', point.y); dot.setAttribute('r', DOT / zoom.scale);
+    dot.classList.toggle('out', !point.inside); return dot;
+  }));
+}
+function endPicking() { picking = null; root.dataset.picking = ''; }
+function pick(point) {
+  if (picking) return;
+  const before = picks || {base: steps[at].runs, points: []};
+  picking = {step: steps[at], picks: {base: before.base, points: [...before.points, {x: point[0], y: point[1], inside: pointInside !== flipped}]}};
+  root.dataset.picking = 'on';
+  ask({proxy: current.proxy, clicks: picking.picks.points}, '', 'pick');
+}
+async function takeSelection(value) {
+  const found = await pixelsOf(value.mask_hole), asked = picking;
+  endPicking();
+  if (!asked || steps[at] !== asked.step) return;   // painted meanwhile: the outline belongs to what was there before
+  const next = unpacked(asked.picks.base, width * height);
+  for (let i = 0; i < next.length; i++) next[i] |= found[i];
+  root.dataset.selectedBy = value.selected_by;
+  replace(next, {picks: asked.picks});
+}
+
+// ---- a larger canvas ----------------------------------------------------------------------------------------------------
+
+function openExtend() { root.dataset.extend = 'on'; $('[data-side="1"]').focus(); }
+function closeExtend() { root.dataset.extend = ''; stage.focus(); }
+function extendCanvas() {
+  const border = [...$$('[data-side]')].sort((a, b) => a.dataset.side - b.dataset.side).map((node) => node.value);
+  closeExtend();
+  ask({photo: current.photo, name: current.name, border}, words.opening, 'extend');
 }
 
 // ---- what the server gets ---------------------------------------------------------------------------------------------
@@ -308,6 +373,7 @@ function begin(point) {
     stroke = {kind: 'brush', value, radius: radius(), last: point};
     show(fillCapsule(hole, width, height, ...point, ...point, stroke.radius, value));
   } else if (tool === 'rectangle') stroke = {kind: 'rectangle', value, from: point, to: point};
+  else if (tool === 'select') { pick(point); }
   else if (tool === 'lasso') {
     const fresh = !lasso;
     if (fresh) lasso = {points: [], value};
@@ -353,7 +419,7 @@ function abandon() {   // Escape, or a second finger: the picture is as it was b
 // ---- pointers -----------------------------------------------------------------------------------------------------------
 
 stage.addEventListener('pointerdown', (event) => {
-  if (!hole || event.target.closest('.mp-ask, .mp-float') || root.dataset.busy) return;
+  if (!hole || event.target.closest('.mp-ask, .mp-float') || root.dataset.busy || picking) return;
   stage.focus({preventScroll: true}); $('.mp-menu').open = false;
   if (pinch.down(event)) { abandon(); return; }
   try { stage.setPointerCapture(event.pointerId); } catch { /* the pointer has gone already */ }
@@ -398,17 +464,28 @@ function arrow(event) {
 }
 function press() {   // Enter: put the tool down at the keyboard's point, or lift it
   if (!keyboard) { keyboard = lastPoint = [width / 2, height / 2]; placeRing(); return; }
-  if (stroke) finish(); else { begin(keyboard); if (tool === 'lasso') finish(); }
+  if (stroke) finish(); else if (!picking) { begin(keyboard); if (tool === 'lasso') finish(); }
 }
 const keys = {
-  b: () => choose('brush'), e: () => choose('eraser'), r: () => choose('rectangle'), l: () => choose('lasso'), h: () => choose('pan'),
+  b: () => choose('brush'), e: () => choose('eraser'), r: () => choose('rectangle'), l: () => choose('lasso'), s: () => choose('select'), h: () => choose('pan'),
   '[': () => resize(-4), ']': () => resize(4), '+': () => zoom.by(1.25), '=': () => zoom.by(1.25), '-': () => zoom.by(0.8), 0: () => zoom.fit(),
 };
 function choose(name) { if (lasso) closeLasso(); stroke = null; tool = name; refresh(); drawShape(); }
 function resize(by) { sizeStep = Math.max(0, Math.min(100, sizeStep + by)); refresh(); }
 
+function inDialog(dialog, event) {   // Tab stays inside, Escape leaves, Enter in a field agrees
+  const extending = dialog.classList.contains('mp-extend');
+  if (event.key === 'Escape') { if (extending) closeExtend(); else act.cancelMask(); }
+  else if (event.key === 'Enter' && event.target.matches('input')) extendCanvas();
+  else if (event.key === 'Tab') {
+    const stops = [...dialog.querySelectorAll('button, input')], next = stops.indexOf(document.activeElement) + (event.shiftKey ? -1 : 1);
+    stops.at(next % stops.length).focus();
+  } else return;
+  event.preventDefault();
+}
 root.addEventListener('keydown', (event) => {
-  if (root.dataset.ask) { if (event.key === 'Escape') act.cancelMask(); return; }
+  const dialog = root.dataset.ask ? $('.mp-ask:not(.mp-extend)') : root.dataset.extend ? $('.mp-extend') : null;
+  if (dialog) { inDialog(dialog, event); return; }
   if (!hole) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key, onStage = event.target === stage;
   if (event.ctrlKey || event.metaKey) {
@@ -439,6 +516,7 @@ const act = {
   fill: () => replace(withoutIslands(hole, width, height), {}),
   grow: () => replace(grown(hole, width, height, amount()), {}), shrink: () => replace(shrunk(hole, width, height, amount()), {}),
   choose: () => $('.mp-file').click(), newPhoto: startOver, openMask: () => $('.mp-mask-file').click(), saveMask, peek: () => {},
+  nextThing: () => { picks = null; drawPicks(); refresh(); stage.focus(); }, openExtend, cancelExtend: closeExtend, extend: extendCanvas,
   cancelMask: () => { root.dataset.ask = ''; asked = null; stage.focus(); },
 };
 root.addEventListener('click', (event) => {
@@ -447,6 +525,7 @@ root.addEventListener('click', (event) => {
   if (button.dataset.do) { act[button.dataset.do](); if (button.closest('.mp-list') && !['grow', 'shrink'].includes(button.dataset.do)) $('.mp-menu').open = false; }
   else if (button.dataset.tool) choose(button.dataset.tool);
   else if (button.dataset.effect) { effect = button.dataset.effect; refresh(); }
+  else if (button.dataset.point) { pointInside = button.dataset.point === 'in'; refresh(); }
   else if (button.dataset.missing) answerPolarity(button.dataset.missing);
 });
 const peek = $('[data-do=peek]'), peeking = (on) => { root.dataset.peek = on ? 'on' : ''; peek.setAttribute('aria-pressed', on); };
