@@ -22,6 +22,7 @@ from asuka_infer.residency import Residency, ResidencyError
 from asuka_infer.run_record import RunRecord
 from asuka_infer.settings import Knob, Settings, Value, knobs
 from demo.photos import proxy_of, proxy_size, read_painted_hole
+from demo.sight import look
 
 MOST_CANDIDATES = 8
 MOST_METHODS = 4
@@ -297,6 +298,22 @@ class DemoEngine:
         with self._home.borrow(key) as inpainter:
             settings = inpainter.settings
         return knobs(settings) if isinstance(settings, Settings) else ()
+
+    def look(
+        self, job: Job, picture: Picture, hole: Hole, *, framing: Framing = DEFAULT_FRAMING
+    ) -> Mapping[str, RgbImage]:
+        """What the job's method would be shown of the first hole, and what it imagines there; see `demo.sight`.
+
+        Raises:
+            DemoError: for everything that went wrong, in words.
+        """
+        method = self.find_ready(job.method)
+        try:
+            with self._home.borrow(method.key) as loaded:
+                inpainter = loaded.with_settings(**job.settings) if job.settings else loaded
+                return look(inpainter, picture, hole, framing=framing)
+        except Exception as error:
+            raise _in_words(error) from error
 
     def plan(self, keys: Iterable[str], seed: int, candidates: int, choices: Choices = NO_CHOICES) -> list[Job]:
         """The jobs of a run: every method with every seed, seeds counted upwards from `seed`."""

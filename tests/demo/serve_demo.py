@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import gradio as gr
@@ -12,7 +12,9 @@ import numpy as np
 from asuka_infer.catalog import METHODS, Method, Readiness, always_ready
 from asuka_infer.datasets.sample_pictures import SAMPLE_PICTURES
 from asuka_infer.inpainter import SILENT, Inpainter, Watch
-from asuka_infer.request import InpaintRequest, InpaintResult
+from asuka_infer.prior_choice import PriorSettings, prior_pixels
+from asuka_infer.request import InpaintRequest, InpaintResult, RgbImage
+from asuka_infer.settings import change, choice, number, switch, text, whole
 from demo.engine import DemoEngine
 from demo.tab import CSS, build_demo_tab
 from demo.texts import interface
@@ -27,21 +29,40 @@ class SlowSettings:
 
 
 @dataclass(frozen=True)
-class Prior:
-    """Fills with grey and shows a prior."""
+class KnobsOfPrior(PriorSettings):
+    """One knob of every kind beside the prior."""
 
-    settings: SlowSettings = SlowSettings()
+    level: int = whole(128, lowest=0, highest=255, meaning="The grey that is filled in.")
+    strength: float = number(1.0, lowest=0.0, highest=1.0, meaning="How much of it.")
+    side: str = choice("left", options=("left", "right"), meaning="Where it begins.")
+    marked: bool = switch(default=False, meaning="Whether the first missing pixel is black.")
+    words: str = text("", meaning="What is said about it.")
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Fills with grey and shows a prior: light grey, or what it is told to see."""
+
+    settings: KnobsOfPrior = KnobsOfPrior()
 
     def __call__(self, request: InpaintRequest, watch: Watch = SILENT) -> InpaintResult:
         """One step."""
         watch.step(1, 1)
         image = request.image.copy()
-        image[request.hole] = 128
-        return InpaintResult(image, {"prior": np.full((64, 64, 3), 200, np.uint8)})
+        image[request.hole] = round(self.settings.level * self.settings.strength)
+        if self.settings.marked:
+            image[tuple(np.argwhere(request.hole)[0])] = 0
+        return InpaintResult(image, self.prior_preview(request))
 
-    def with_settings(self, **_changes: Any) -> Self:
-        """Itself."""
-        return self
+    def prior_preview(self, request: InpaintRequest) -> dict[str, RgbImage]:
+        """The picture that stands in for the photo, as it is."""
+        del request
+        seen = prior_pixels(self.settings, 64)
+        return {"prior": np.full((64, 64, 3), 200, np.uint8) if seen is None else seen}
+
+    def with_settings(self, **changes: Any) -> Self:
+        """The same with other settings."""
+        return replace(self, settings=change(self.settings, changes))
 
 
 @dataclass(frozen=True)

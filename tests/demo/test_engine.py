@@ -14,6 +14,7 @@ from asuka_infer.baselines.telea import telea
 from asuka_infer.catalog import METHODS, Method, Needs, Readiness
 from asuka_infer.datasets.sample_pictures import SAMPLE_PICTURES
 from asuka_infer.images import read_image
+from asuka_infer.inpaint import Framing
 from asuka_infer.inpainter import Cancelled, Inpainter
 from asuka_infer.request import Hole
 from asuka_infer.run_record import RunRecord
@@ -267,3 +268,28 @@ def test_methods_make_room_for_each_other_within_the_budget(tmp_path: Path) -> N
     engine = DemoEngine(methods={"giant": method("giant", 2000)}, memory_mb=1000)
     with pytest.raises(DemoError, match="giant needs 2000 MB but the budget for loaded methods is 1000 MB"):
         finish(engine, path, "giant")
+
+
+def test_a_look_shows_the_crop_with_the_hole_grey_and_what_the_method_imagines(
+    engine: DemoEngine, tmp_path: Path
+) -> None:
+    picture = engine.open_photo(Painted(photo=save(photo(600, 400), tmp_path / "photo.png")))
+    hole = np.zeros((400, 600), np.bool_)
+    hole[100:140, 200:260] = True
+    seen = engine.look(Job("prior", 5), picture, hole, framing=Framing(0.5))
+    assert sorted(seen) == ["prior", "seen"]
+    grey = (seen["seen"] == 127).all(axis=2)
+    assert grey.sum() == 40 * 60
+    top, left = (int(np.flatnonzero(grey.any(axis=axis))[0]) for axis in (1, 0))
+    expected = picture.pixels.copy()
+    expected[hole] = 127
+    height, width = seen["seen"].shape[:2]
+    assert max(height, width) < 200
+    assert np.array_equal(seen["seen"], expected[100 - top : 100 - top + height, 200 - left : 200 - left + width])
+    assert list(engine.look(Job("telea", 5), picture, hole)) == ["seen"]
+
+
+def test_a_look_that_fails_is_put_into_words(engine: DemoEngine, tmp_path: Path) -> None:
+    picture = engine.open_photo(Painted(photo=save(photo(60, 40), tmp_path / "photo.png")))
+    with pytest.raises(DemoError, match="weights are damaged"):
+        engine.look(Job("broken", 5), picture, square_hole(40, 60))
