@@ -139,6 +139,7 @@ def sqlite_writer_engine(path: Path, *, foreign_keys: bool = True) -> Engine:
                 "journal_mode = WAL",
                 "synchronous = FULL",
                 f"foreign_keys = {int(foreign_keys)}",
+                "secure_delete = ON",  # what a participant had erased is overwritten, not only unlinked
                 "recursive_triggers = ON",  # else INSERT OR REPLACE would delete an answer behind its trigger's back
                 f"busy_timeout = {BUSY_TIMEOUT_MS}",
             ),

@@ -23,7 +23,7 @@ from db.connections import (
     sqlite_writer_engine,
 )
 from db.revision import require_current_revision
-from db.writer import GroupCommitWriter, JobSession
+from db.writer import Follower, GroupCommitWriter, JobSession
 
 T = TypeVar("T")
 
@@ -56,19 +56,20 @@ class Database:
         self.dialect = dialect
 
     @classmethod
-    def open(cls, url: str, *, read_only: bool = False) -> Self:
+    def open(cls, url: str, *, read_only: bool = False, follower: Follower | None = None) -> Self:
         """Open a migrated database; a SQLite file belongs to one process at a time, readers excepted.
 
         Args:
             url: `sqlite:///relative/or//absolute/path` or `postgresql://user:password@host:port/name`.
             read_only: open beside the process that owns the file; `write` then raises `ReadOnlyError`.
+            follower: keeps a second record of every commit; for SQLite alone, a server has its own.
 
         Raises:
             DatabaseError: in one sentence, why the database cannot be used and what to do.
         """
         parsed = parse_url(url)
         if parsed.get_backend_name() == "sqlite":
-            return cls._open_sqlite(parsed, read_only=read_only)
+            return cls._open_sqlite(parsed, read_only=read_only, follower=follower)
         engine = postgres_engine(parsed)
         with _disposed_on_error(engine), explained(parsed):
             require_current_revision(engine, parsed)
@@ -76,7 +77,7 @@ class Database:
         return cls(readers, _NoWrites() if read_only else _PostgresWrites(engine), "postgresql")
 
     @classmethod
-    def _open_sqlite(cls, url: URL, *, read_only: bool) -> Self:
+    def _open_sqlite(cls, url: URL, *, read_only: bool, follower: Follower | None) -> Self:
         path = sqlite_path(url)
         check_sqlite_file(path)
         readers = sqlite_reader_engine(path)
@@ -89,7 +90,7 @@ class Database:
         try:
             with _disposed_on_error(engine), explained(url):
                 require_current_revision(engine, url)
-                writer = GroupCommitWriter(engine)
+                writer = GroupCommitWriter(engine, follower)
         except BaseException:
             ownership.release()
             raise

@@ -1,11 +1,12 @@
 """The one writer of a SQLite file: a thread that commits many jobs with one fsync and answers only after COMMIT."""
 
 import queue
+import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -25,6 +26,34 @@ class JobTransactionError(DatabaseError):
 
 class TransactionLostError(DatabaseError):
     """SQLite gave up the whole transaction half-way (a full disk, for example); nothing of it is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a job did that somebody beside the database must hear of: a word and the id of the row it is about."""
+
+    word: str
+    row_id: int
+
+
+class Follower(Protocol):
+    """Keeps a second record of what is committed; both methods are called on the writer's thread."""
+
+    def collect(self, connection: sqlite3.Connection, notes: Sequence[Note]) -> bytes:
+        """Read, inside the transaction that is about to be committed, what the notes are about."""
+        ...
+
+    def append(self, record: bytes) -> None:
+        """Put the record on the disk, after the COMMIT and before anybody is told; raising tells them an error."""
+        ...
+
+
+_NOTES = "notes"
+
+
+def note(session: Session, word: str, row_id: int) -> None:
+    """Tell the follower, if there is one and the job's transaction commits; for a job to call."""
+    session.info.setdefault(_NOTES, []).append(Note(word, row_id))
 
 
 class JobSession(Session):
@@ -53,16 +82,19 @@ class _Job:
     future: Future[Any] = field(default_factory=Future[Any])
     result: Any = None
     error: BaseException | None = None
+    notes: Sequence[Note] = ()
 
 
 class GroupCommitWriter:
     """Runs jobs one after another on one connection, up to `BATCH` of them in one transaction.
 
     Every job has a savepoint of its own: one that raises is undone alone. A COMMIT that fails fails all of its batch.
+    With a follower, nobody is answered before it has the batch on the disk too.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, follower: Follower | None = None) -> None:
         self._engine = engine
+        self._follower = follower
         self._connection = engine.connect()
         self._driver = as_sqlite(self._connection.connection.driver_connection)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -118,6 +150,9 @@ class GroupCommitWriter:
             with self._connection.begin():
                 for job in batch:
                     self._try(job)
+                record = self._collect(batch)
+            if self._follower is not None:
+                self._follower.append(record)
         except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must hear it
             if self._driver.in_transaction:  # SQLite keeps a transaction open whose COMMIT failed
                 self._driver.rollback()
@@ -130,11 +165,16 @@ class GroupCommitWriter:
             else:
                 job.future.set_exception(job.error)
 
+    def _collect(self, batch: list[_Job]) -> bytes:
+        notes = [note for job in batch for note in job.notes]
+        return self._follower.collect(self._driver, notes) if self._follower is not None and notes else b""
+
     def _try(self, job: _Job) -> None:
         session = JobSession(self._connection, join_transaction_mode="create_savepoint", expire_on_commit=False)
         try:
             job.result = job.work(session)
             Session.commit(session)
+            job.notes = session.info.get(_NOTES, ())
         except BaseException as error:  # it belongs to the caller, whatever it is
             job.error = error
             Session.rollback(session)

@@ -5,7 +5,7 @@ completed session; `n_partial` those answered in a session that was left (they m
 What is void, erased, or expired without an answer counts nowhere.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import Select, bindparam, case, func, select, update
 from sqlalchemy.orm import Session
@@ -20,6 +20,12 @@ SESSION = Base.metadata.tables["session"]
 OPEN = (models.TrialState.ISSUED, models.TrialState.SHOWN)
 
 _LIVE_BY_ONE = update(CELL).where(CELL.c.id == bindparam("cell")).values(n_live=CELL.c.n_live + bindparam("by"))
+
+_SET = (
+    update(CELL)
+    .where(CELL.c.id == bindparam("new_cell_id"))
+    .values(n_valid=bindparam("new_n_valid"), n_live=bindparam("new_n_live"), n_partial=bindparam("new_n_partial"))
+)
 
 
 class CountError(RuntimeError):
@@ -91,6 +97,13 @@ def recount(db: Session, version_id: int) -> list[CellCount]:
         .order_by(CELL.c.id)
     )
     return [CellCount(row.id, int(row.n_valid or 0), int(row.n_live or 0), int(row.n_partial or 0)) for row in rows]
+
+
+def rebuild(db: Session, version_id: int) -> None:
+    """Set the cache to the recount; for a database that was put together again from a backup and its journal."""
+    counted = [asdict(count) for count in recount(db, version_id)]
+    if counted:
+        db.execute(_SET, [{f"new_{name}": value for name, value in count.items()} for count in counted])
 
 
 def verify(db: Session, version_id: int) -> None:

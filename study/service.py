@@ -16,8 +16,9 @@ from sqlalchemy.orm import Session
 
 from db import models
 from db.base import Base
-from db.models import SessionState, TrialState, VersionStatus
+from db.models import SessionState, TrialKind, TrialState, VersionStatus
 from db.queries import erase_session, serialise_assignment
+from db.writer import note
 from study import counters
 from study.blinding import TOKEN_BYTES, token_hash
 from study.counters import OPEN, SESSION, TRIAL
@@ -49,7 +50,11 @@ LEASE_SLACK = 0.25
 """An answer prolongs a lease once this share of it has passed: a row is rewritten once in minutes, not every time."""
 
 JOINABLE = (VersionStatus.LIVE, VersionStatus.PILOT, VersionStatus.DRAINING)
+TAKING_PART = (SessionState.PRACTISING, SessionState.RUNNING)
 ENDED = (SessionState.COMPLETED, SessionState.DECLINED, SessionState.SCREENED_OUT, SessionState.WITHDRAWN)
+
+ANSWERED, ERASED = "answered", "erased"
+"""What the journal hears of: the row id of a trial that was answered, of a session that was erased."""
 
 RandomBytes = Callable[[int], bytes]
 
@@ -192,9 +197,13 @@ def progress(db: Session, design: Design, visit: Visit) -> Progress:
     answered = db.execute(
         select(func.count())
         .select_from(TRIAL)
-        .where(TRIAL.c.session_id == visit.session_id, TRIAL.c.state == TrialState.ANSWERED)
+        .where(
+            TRIAL.c.session_id == visit.session_id,
+            TRIAL.c.state == TrialState.ANSWERED,
+            TRIAL.c.kind != TrialKind.PRACTICE,
+        )
     ).scalar_one()
-    return Progress(answered=answered, of=design.definition.plan.real)
+    return Progress(answered=answered, of=design.definition.trials)
 
 
 def report_environment(
@@ -226,13 +235,15 @@ def consent(db: Session, designs: Designs, token: str, request: ConsentRequest, 
     visit = enter(db, token)
     if visit.state not in {SessionState.CREATED, SessionState.SCREENED}:
         return view(db, designs, visit)
-    document = designs.of(db, visit.version_id).definition.consent
+    design = designs.of(db, visit.version_id)
+    document = design.definition.consent
     missing = [key for key in document.boxes if key not in request.boxes]
     if request.accepted and missing:
         raise RefusedError("bad_request", "Tick every box to take part, or decline.")
     values: dict[str, Any] = {"state": SessionState.DECLINED, "ended_at": at.now}
     if request.accepted:
-        values = {"state": SessionState.RUNNING, "locale": request.locale}
+        begins = SessionState.PRACTISING if design.practice else SessionState.RUNNING
+        values = {"state": begins, "locale": request.locale}
         stored = {"doc_sha256": sha256(document.model_dump_json().encode()).hexdigest(), "locale": request.locale}
         boxes = json.dumps(sorted(set(request.boxes) & set(document.boxes)))
         db.execute(insert(CONSENT).values(session_id=visit.session_id, boxes_json=boxes, at=at.now, **stored))
@@ -261,6 +272,7 @@ def withdraw(db: Session, designs: Designs, token: str, at: Clocked, *, erase: b
         _void_open_trials(db, visit.session_id)
         if not _erased_already(db, visit.session_id):
             erase_session(db, visit.session_id, at=at.now)
+            note(db, ERASED, visit.session_id)
     elif visit.state not in ENDED:
         if visit.state in models.LIVE_SESSION_STATES:
             counters.leave(db, visit.session_id)
@@ -286,18 +298,38 @@ def come_back(db: Session, designs: Designs, visit: Visit, at: Clocked) -> Visit
         return visit
     counters.come_back(db, visit.session_id)
     expired = db.execute(
-        select(TRIAL.c.id, TRIAL.c.cell_id).where(
+        select(TRIAL.c.id, TRIAL.c.kind, TRIAL.c.cell_id).where(
             TRIAL.c.session_id == visit.session_id, TRIAL.c.state == TrialState.EXPIRED
         )
     ).all()
     for trial in expired:
-        again = visit.status != VersionStatus.DRAINING or cell_wants_more(db, trial.cell_id)
+        real = trial.kind == TrialKind.REAL
+        again = visit.status != VersionStatus.DRAINING or not real or cell_wants_more(db, trial.cell_id)
         state = TrialState.ISSUED if again else TrialState.VOID
         db.execute(update(TRIAL).where(TRIAL.c.id == trial.id).values(state=state))
-        if again:
+        if again and real:
             counters.add_live(db, trial.cell_id, 1)
-    db.execute(update(SESSION).where(SESSION.c.id == visit.session_id).values(state=SessionState.RUNNING))
-    touch(db, design, visit, at)
+    db.execute(update(SESSION).where(SESSION.c.id == visit.session_id).values(state=SessionState.PRACTISING))
+    back = end_practice(db, design, find_visit(db, visit.token))
+    touch(db, design, back, at)
+    return back
+
+
+def end_practice(db: Session, design: Design, visit: Visit) -> Visit:
+    """A session that has answered all its practice trials goes on to those that count."""
+    answered = db.execute(
+        select(func.count())
+        .select_from(TRIAL)
+        .where(
+            TRIAL.c.session_id == visit.session_id,
+            TRIAL.c.kind == TrialKind.PRACTICE,
+            TRIAL.c.state == TrialState.ANSWERED,
+        )
+    ).scalar_one()
+    if answered < design.practice:
+        return visit
+    running = update(SESSION).where(SESSION.c.id == visit.session_id, SESSION.c.state == SessionState.PRACTISING)
+    db.execute(running.values(state=SessionState.RUNNING))
     return find_visit(db, visit.token)
 
 

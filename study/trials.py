@@ -1,7 +1,7 @@
 """Trials: issued just in time, shown blind, answered once; every step one function of a write transaction."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,21 +11,25 @@ from sqlalchemy.orm import Session
 
 from db.base import Base
 from db.models import KindCode, OutcomeCode, SessionState, SlotRole, TrialKind, TrialState, VersionStatus
+from db.writer import note
 from study import counters
-from study.assignment import ALGORITHM, Assigned, OpenCells, Place, next_cell
+from study.assignment import ALGORITHM, Assigned, OpenCells, Place, Step, next_cell
 from study.blinding import TOKEN_BYTES, BlindTrial, Stimulus, served_length, stimulus_token, token_hash
 from study.counters import OPEN, SESSION, TRIAL
 from study.design import CELL, RENDITION, VERSION, Design, Designs, StoredImage
-from study.messages import AnswerRequest, CriterionAnswer, Progress, TrialReply
+from study.messages import AnswerRequest, CriterionAnswer, PracticeResult, Progress, TrialReply
 from study.messages import SessionState as WireState
 from study.service import (
+    ANSWERED,
     JOINABLE,
     REAP_EVERY,
+    TAKING_PART,
     Clocked,
     RefusedError,
     Visit,
     come_back,
     completion,
+    end_practice,
     enter,
     find_visit,
     lease_is_fresh,
@@ -43,6 +47,9 @@ BLOB = Base.metadata.tables["blob"]
 AHEAD = 1
 """Trials assigned beyond the current one, so that their pictures are there when they are needed."""
 
+PLANNED = "plan-1"
+"""Recorded with trials that the session's plan decides alone; raised when `study.assignment.session_plan` changes."""
+
 INPUT_SLOT = "input"
 LONGEST_KEY = 128
 """Of an Idempotency-Key, in characters: with the session in front it still fits the database's names."""
@@ -51,11 +58,26 @@ COMPLETION_CODE_BYTES = 5
 """A code of our own has 40 random bits: nobody guesses the code of another among thousands."""
 
 
-AskedRow = Row[Any, Any, Any, Any, Any, Any]
-"""A trial of a session: id, public_id, seq, state, cell_id, lease_until."""
+AskedRow = Row[Any, Any, Any, Any, Any, Any, Any, Any, Any]
+"""A trial of a session: id, public_id, seq, kind, state, image_id, cell_id, gold_criterion, lease_until."""
 
-TakenRow = Row[Any, Any, Any, Any]
-"""A trial whose answer was taken: id, cell_id, image_id, shown_at."""
+TakenRow = Row[Any, Any, Any, Any, Any, Any, Any]
+"""A trial whose answer was taken: id, kind, cell_id, image_id, gold_criterion, gold_position, shown_at."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What one trial is about to ask, whatever its kind.
+
+    Attributes:
+        image: index among the design's images.
+        shown: rendition ids in position order.
+        row: what the trial's row says besides.
+    """
+
+    image: int
+    shown: tuple[int, ...]
+    row: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -114,7 +136,7 @@ def answer(
     """
     visit = come_back(db, designs, enter(db, token), at)
     design = designs.of(db, visit.version_id)
-    refusal = _refuse_wrong_answer(design, visit, request, key)
+    refusal = _refuse_wrong_answer(design, visit, request, _asked_criteria(db, design, visit, trial_id), key)
     if refusal:
         return _keep_attempt(db, visit, trial_id, request, key=key, refusal=refusal, at=at)
     taken = db.execute(
@@ -123,6 +145,7 @@ def answer(
     if taken is None:
         return _already(db, designs, visit, trial_id, request, key=key, at=at)
     _store_answer(db, design, visit, taken, request.responses, key=key, at=at)
+    note(db, ANSWERED, taken.id)
     return _go_on(db, designs, visit, at)
 
 
@@ -142,7 +165,10 @@ def stimulus(db: Session, session_token: str, token: str) -> ServedStimulus:
 # ------------------------------------------------------------------------------------------------- going on
 
 _SESSION_TRIALS = (
-    select(TRIAL.c.id, TRIAL.c.public_id, TRIAL.c.seq, TRIAL.c.state, TRIAL.c.cell_id, TRIAL.c.lease_until)
+    select(
+        *(TRIAL.c[name] for name in ("id", "public_id", "seq", "kind", "state", "image_id", "cell_id")),
+        *(TRIAL.c[name] for name in ("gold_criterion", "lease_until")),
+    )
     .where(TRIAL.c.session_id == bindparam("session"))
     .order_by(TRIAL.c.seq)
 )
@@ -157,29 +183,27 @@ def _go_on(db: Session, designs: Designs, visit: Visit, at: Clocked) -> TrialRep
     """What a session sees next: its open trials, topped up by new ones; or its end."""
     design = designs.of(db, visit.version_id)
     asked = list(db.execute(_SESSION_TRIALS, {"session": visit.session_id}))
-    counted = [trial for trial in asked if trial.state != TrialState.VOID]
-    answered = sum(trial.state == TrialState.ANSWERED for trial in counted)
-    planned = design.definition.plan.real
-    if visit.state != SessionState.RUNNING or visit.status not in JOINABLE:
+    void = sum(trial.state == TrialState.VOID for trial in asked)
+    answered = sum(trial.state == TrialState.ANSWERED and trial.kind != TrialKind.PRACTICE for trial in asked)
+    planned = design.definition.trials - void
+    if visit.state not in TAKING_PART or visit.status not in JOINABLE:
         return TrialReply(
             state=_said_state(visit),
             progress=Progress(answered=answered, of=planned),
             completion=completion(design, visit),
         )
-    if not all(lease_is_fresh(design, trial.lease_until, at) for trial in counted if trial.state in OPEN):
+    still_open = [trial for trial in asked if trial.state in OPEN]
+    if not all(lease_is_fresh(design, trial.lease_until, at) for trial in still_open):
         touch(db, design, visit, at)
     if designs.tidying_is_due(visit.version_id, at.now, REAP_EVERY):
         reap(db, visit.version_id, at)
-    trials = [
-        _blind_trial(design, visit, public_id=trial.public_id, number=number, image=_image(design, trial.cell_id))
-        for number, trial in enumerate(counted, start=1)
-        if trial.state in OPEN
-    ]
+    trials = [_blind_again(design, visit, trial, asked) for trial in still_open]
     trials += _issue_missing(db, design, visit, asked, missing=1 + AHEAD - len(trials), at=at)
-    progress = Progress(answered=answered, of=planned if len(trials) > AHEAD else answered + len(trials))
+    counted = sum(not trial.practice for trial in trials)
+    progress = Progress(answered=answered, of=planned if len(trials) > AHEAD else answered + counted)
     if trials:
         upcoming = trials[1] if len(trials) > 1 else None
-        return TrialReply(state="running", progress=progress, trial=trials[0], upcoming=upcoming)
+        return TrialReply(state=visit.state.value, progress=progress, trial=trials[0], upcoming=upcoming)
     if not answered:
         return TrialReply(state="full", progress=progress)
     done = _complete(db, design, visit, at)
@@ -187,34 +211,123 @@ def _go_on(db: Session, designs: Designs, visit: Visit, at: Clocked) -> TrialRep
 
 
 def _said_state(visit: Visit) -> WireState:
-    if visit.state != SessionState.RUNNING:
+    if visit.state not in TAKING_PART:
         return visit.state.value
     return "paused" if visit.status == VersionStatus.PAUSED else "closed"
 
 
-def _image(design: Design, cell_id: int) -> StoredImage:
-    return design.images[design.place(cell_id).image]
+def _blind_again(design: Design, visit: Visit, trial: AskedRow, asked: Sequence[AskedRow]) -> BlindTrial:
+    """An open trial as it was shown when it was issued."""
+    return _blind_trial(
+        design,
+        visit,
+        public_id=trial.public_id,
+        number=_number(trial.kind, [each for each in asked if each.seq < trial.seq]),
+        image=design.images_by_id[trial.image_id],
+        practice=trial.gold_criterion if trial.kind == TrialKind.PRACTICE else None,
+    )
+
+
+def _number(kind: str, before: Sequence[AskedRow]) -> int:
+    """A trial's number within the practice, or within what comes after it; what was taken back has none."""
+    practice = kind == TrialKind.PRACTICE
+    return 1 + sum(
+        trial.state != TrialState.VOID and (trial.kind == TrialKind.PRACTICE) == practice for trial in before
+    )
 
 
 def _issue_missing(
     db: Session, design: Design, visit: Visit, asked: Sequence[AskedRow], *, missing: int, at: Clocked
 ) -> list[BlindTrial]:
-    """New trials for a session, as many as are missing and as there is something left to ask."""
-    taken = [design.place(trial.cell_id) for trial in asked if trial.state != TrialState.VOID]
-    void = [design.place(trial.cell_id).image for trial in asked if trial.state == TrialState.VOID]
-    seq = max((trial.seq for trial in asked), default=0)
+    """New trials for a session, as many as are missing and as there is something left to ask.
+
+    The number of a trial is its step in the session's plan. A step whose trial was taken back is not made up for: that
+    happens only while a study drains, when sessions end early anyway.
+    """
+    if missing <= 0:
+        return []
     issued: list[BlindTrial] = []
-    while len(issued) < missing and (assigned := _choose(db, design, visit, taken, void)):
-        taken.append(assigned.place)
-        seq += 1
-        issued.append(_issue(db, design, visit, assigned, seq=seq, number=len(taken), at=at))
+    steps = design.steps(visit.plan_key)
+    history = [_Asked.of(trial, design) for trial in asked]
+    seq = max((trial.seq for trial in asked), default=0)
+    number = {
+        practice: _number(TrialKind.PRACTICE if practice else TrialKind.REAL, asked) for practice in (True, False)
+    }
+    while len(issued) < missing and seq < len(steps):
+        step, seq = steps[seq], seq + 1
+        question = _question(db, design, visit, step, history)
+        if question is None and step.kind == "repeat":
+            continue  # what it repeats was taken back
+        if question is None:
+            break
+        practice = step.kind == "practice"
+        trial, blind = _issue(db, design, visit, step, question, seq=seq, number=number[practice], at=at)
+        number[practice] += 1
+        history.append(trial)
+        issued.append(blind)
     return issued
 
 
-def _choose(db: Session, design: Design, visit: Visit, taken: Sequence[Place], void: Sequence[int]) -> Assigned | None:
+@dataclass(frozen=True)
+class _Asked:
+    """A trial of the session as far as the choice of the next ones needs it."""
+
+    id: int
+    seq: int
+    void: bool
+    place: Place | None
+    """the cell of a real trial"""
+
+    @staticmethod
+    def of(trial: AskedRow, design: Design) -> "_Asked":
+        place = design.place(trial.cell_id) if trial.kind == TrialKind.REAL else None
+        return _Asked(trial.id, trial.seq, trial.state == TrialState.VOID, place)
+
+
+def _question(db: Session, design: Design, visit: Visit, step: Step, history: Sequence[_Asked]) -> Question | None:
+    """What a step of the plan asks of this session now; None when there is nothing for it."""
+    if step.kind == "repeat":
+        return _repeated(design, step, history)
+    if step.kind == "real" or visit.status == VersionStatus.DRAINING:
+        # A draining study asks for what is missing: whom nothing real is left for is not tested either.
+        assigned = _choose(db, design, visit, history)
+        if assigned is None:
+            return None
+        if step.kind == "real":
+            return _real(design, assigned)
+    gold = design.golds[step.kind, step.criterion, step.item]
+    tested = design.definition.gold_criteria[step.criterion].key
+    return Question(gold.image, gold.shown(step.right), {"gold_criterion": tested, "gold_position": step.right})
+
+
+def _real(design: Design, assigned: Assigned) -> Question:
+    row = {
+        "cell_id": design.cell_id(assigned.place),
+        "assign_algo": ALGORITHM,
+        "propensity": assigned.propensity,
+    }
+    return Question(assigned.place.image, _outputs(design, assigned.place), row)
+
+
+def _repeated(design: Design, step: Step, history: Sequence[_Asked]) -> Question | None:
+    original = next((trial for trial in history if trial.seq == step.repeat_of + 1 and not trial.void), None)
+    if original is None or original.place is None:
+        return None
+    place = design.swapped(original.place)
+    row = {"cell_id": design.cell_id(place), "repeat_of_id": original.id}
+    return Question(place.image, _outputs(design, place), row)
+
+
+def _outputs(design: Design, place: Place) -> tuple[int, ...]:
+    return tuple(design.images[place.image].output_ids[method] for method in design.shown(place))
+
+
+def _choose(db: Session, design: Design, visit: Visit, history: Sequence[_Asked]) -> Assigned | None:
     trials = design.definition.plan.real
+    taken = [trial.place for trial in history if trial.place and not trial.void]
     if len(taken) >= trials:
         return None
+    void = [trial.place.image for trial in history if trial.place and trial.void]
     rows = db.execute(_COUNTS, {"first": design.first_cell, "last": design.last_cell}).scalars().all()
     counts = np.array(rows, dtype=np.int64).reshape(design.shape)
     only: OpenCells | None = counts < design.cell_target if visit.status == VersionStatus.DRAINING else None
@@ -226,32 +339,32 @@ _ISSUE_SLOTS = insert(SLOT)
 
 
 def _issue(
-    db: Session, design: Design, visit: Visit, assigned: Assigned, *, seq: int, number: int, at: Clocked
-) -> BlindTrial:
+    db: Session, design: Design, visit: Visit, step: Step, question: Question, *, seq: int, number: int, at: Clocked
+) -> tuple[_Asked, BlindTrial]:
     """Store a trial with its slots and lease it to the session."""
-    image = design.images[assigned.place.image]
-    cell_id = design.cell_id(assigned.place)
+    image = design.images[question.image]
     public_id = at.random_bytes(TOKEN_BYTES).hex()
     trial = {
         "public_id": public_id,
         "version_id": visit.version_id,
         "session_id": visit.session_id,
         "seq": seq,
-        "kind": TrialKind.REAL,
+        "kind": TrialKind(step.kind),
         "image_id": image.id,
-        "cell_id": cell_id,
+        "cell_id": None,
+        "repeat_of_id": None,
+        "gold_criterion": None,
+        "gold_position": None,
         "state": TrialState.ISSUED,
         "lease_until": lease_until(design, at),
-        "assign_algo": ALGORITHM,
-        "propensity": assigned.propensity,
+        "assign_algo": PLANNED,
+        "propensity": None,
         "issued_at": at.now,
-    }
+    } | question.row
     row_id = db.execute(_ISSUE, trial).scalar_one()
-    shown_methods = design.shown(assigned.place)
     slots = [(SlotRole.INPUT, 0, image.input_id, INPUT_SLOT)]
     slots += [
-        (SlotRole.CANDIDATE, position, image.output_ids[method], str(position))
-        for position, method in enumerate(shown_methods)
+        (SlotRole.CANDIDATE, position, rendition, str(position)) for position, rendition in enumerate(question.shown)
     ]
     db.execute(
         _ISSUE_SLOTS,
@@ -266,22 +379,31 @@ def _issue(
             for role, position, rendition, slot in slots
         ],
     )
-    counters.add_live(db, cell_id, 1)
-    return _blind_trial(design, visit, public_id=public_id, number=number, image=image)
+    real = step.kind == "real"
+    if real:
+        counters.add_live(db, trial["cell_id"], 1)
+    asked = _Asked(row_id, seq, void=False, place=design.place(trial["cell_id"]) if real else None)
+    practice = trial["gold_criterion"] if step.kind == "practice" else None
+    return asked, _blind_trial(design, visit, public_id=public_id, number=number, image=image, practice=practice)
 
 
-def _blind_trial(design: Design, visit: Visit, *, public_id: str, number: int, image: StoredImage) -> BlindTrial:
+def _blind_trial(
+    design: Design, visit: Visit, *, public_id: str, number: int, image: StoredImage, practice: str | None
+) -> BlindTrial:
+    """A trial as the browser may know it; `practice` is the one question that a practice trial asks."""
+
     def picture(slot: str) -> Stimulus:
         return Stimulus(token=stimulus_token(visit.token, public_id, slot))
 
     return BlindTrial(
         id=public_id,
         number=number,
+        practice=practice is not None,
         width=image.width,
         height=image.height,
         input=picture(INPUT_SLOT),
         candidates=tuple(picture(str(position)) for position in range(design.definition.candidates)),
-        criteria=tuple(criterion.key for criterion in design.definition.criteria),
+        criteria=(practice,) if practice else tuple(criterion.key for criterion in design.definition.criteria),
     )
 
 
@@ -320,21 +442,45 @@ _TAKE_ANSWER = (
         TRIAL.c.state.in_(OPEN),
     )
     .values(state=TrialState.ANSWERED, answered_at=bindparam("answered_at"), lease_until=None)
-    .returning(TRIAL.c.id, TRIAL.c.cell_id, TRIAL.c.image_id, TRIAL.c.shown_at)
+    .returning(
+        *(
+            TRIAL.c[name]
+            for name in ("id", "kind", "cell_id", "image_id", "gold_criterion", "gold_position", "shown_at")
+        )
+    )
 )
 _STORE_RESPONSES = insert(RESPONSE).returning(RESPONSE.c.id, RESPONSE.c.criterion)
 _STORE_VOTES = insert(VOTE)
 _OUTCOME_CODES = {"choice": OutcomeCode.CHOICE, "tie": OutcomeCode.TIE, "cant_tell": OutcomeCode.CANT_TELL}
 
 
-def _refuse_wrong_answer(design: Design, visit: Visit, request: AnswerRequest, key: str) -> Refusal | None:
+_PRACTISED = select(TRIAL.c.gold_criterion).where(
+    TRIAL.c.public_id == bindparam("public"),
+    TRIAL.c.session_id == bindparam("session"),
+    TRIAL.c.kind == TrialKind.PRACTICE,
+)
+
+
+def _asked_criteria(db: Session, design: Design, visit: Visit, trial_id: str) -> tuple[str, ...]:
+    """The questions of a trial: all of the study's, of a practice trial the one it practises."""
+    every = tuple(criterion.key for criterion in design.definition.criteria)
+    if not design.practice:
+        return every
+    practised = db.execute(_PRACTISED, {"public": trial_id, "session": visit.session_id}).scalar_one_or_none()
+    return (practised,) if practised else every
+
+
+def _refuse_wrong_answer(
+    design: Design, visit: Visit, request: AnswerRequest, asked: Sequence[str], key: str
+) -> Refusal | None:
     if not 0 < len(key) <= LONGEST_KEY:
         return Refusal("bad_request", f"The Idempotency-Key must have 1 to {LONGEST_KEY} characters.")
     if visit.status not in JOINABLE and visit.status != VersionStatus.PAUSED:
         return Refusal("late", f"The study is {visit.status}; this answer came too late to count.")
-    if visit.state not in {SessionState.RUNNING, SessionState.COMPLETED}:
-        return Refusal("consent_needed" if visit.state == SessionState.CREATED else "late", _STATE_SENTENCE)
-    criteria = {criterion.key: criterion for criterion in design.definition.criteria}
+    if visit.state not in {*TAKING_PART, SessionState.COMPLETED}:
+        before = {SessionState.CREATED, SessionState.SCREENED}
+        return Refusal("consent_needed" if visit.state in before else "late", _STATE_SENTENCE)
+    criteria = {criterion.key: criterion for criterion in design.definition.criteria if criterion.key in asked}
     given = [response.criterion for response in request.responses]
     if sorted(given) != sorted(criteria):
         return Refusal("wrong_answer", f"Answer each question once ({', '.join(criteria)}).")
@@ -374,18 +520,19 @@ def _store_answer(
         [
             response.model_dump()
             | {"trial_id": trial.id, "idempotency_key": _own(visit, key), "server_ms": server_ms, "answered_at": at.now}
+            | {"gold_correct": _gold_correct(trial, response)}
             for response in responses
         ],
     )
     ids = {row.criterion: row.id for row in stored}
     shared = _shared_by_votes(design, visit, trial) | {"answered_at": at.now}
-    methods = design.shown(design.place(trial.cell_id))
+    methods = design.shown(design.place(trial.cell_id)) if trial.cell_id is not None else None
     number = {criterion.key: at_ for at_, criterion in enumerate(design.definition.criteria)}
     votes = [
         {
             "response_id": ids[response.criterion],
             "criterion": number[response.criterion],
-            "chosen_method_id": None if response.position is None else methods[response.position],
+            "chosen_method_id": methods[response.position] if methods and response.position is not None else None,
             "outcome": int(_OUTCOME_CODES[response.outcome]),
             "position": response.position,
             "rt_ms": response.rt_ms,
@@ -395,13 +542,21 @@ def _store_answer(
     db.execute(_STORE_VOTES, [shared | vote for vote in votes])
 
 
+def _gold_correct(trial: TakenRow, response: CriterionAnswer) -> bool | None:
+    """Whether the known right answer was given; only the question that the pictures were made for is scored."""
+    return response.position == trial.gold_position if response.criterion == trial.gold_criterion else None
+
+
+_KIND_CODES = {kind: int(KindCode[kind.name]) for kind in TrialKind}
+
+
 def _shared_by_votes(design: Design, visit: Visit, trial: TakenRow) -> dict[str, int | None]:
     """What the fact rows of one trial have in common, whatever the criterion."""
-    place = design.place(trial.cell_id)
-    first, second = (None, None) if design.orders else design.shown(place)
+    place = design.place(trial.cell_id) if trial.cell_id is not None else None
+    first, second = design.shown(place) if place and not design.orders else (None, None)
     return {
         "version_id": visit.version_id,
-        "kind": int(KindCode.REAL),
+        "kind": _KIND_CODES[trial.kind],
         "image_id": trial.image_id,
         "session_id": visit.session_id,
         "participant_id": visit.participant_id,
@@ -409,9 +564,28 @@ def _shared_by_votes(design: Design, visit: Visit, trial: TakenRow) -> dict[str,
         "cell_id": trial.cell_id,
         "first_method_id": first,
         "second_method_id": second,
-        "rotation": place.side if design.orders else None,
+        "rotation": place.side if place and design.orders else None,
         "used": 1,
     }
+
+
+_RESULT = (
+    select(TRIAL.c.gold_criterion, TRIAL.c.gold_position, RESPONSE.c.gold_correct)
+    .join(RESPONSE, RESPONSE.c.trial_id == TRIAL.c.id)
+    .where(TRIAL.c.id == bindparam("trial"), TRIAL.c.kind == TrialKind.PRACTICE, RESPONSE.c.gold_correct.is_not(None))
+)
+
+
+def _with_result(db: Session, design: Design, reply: TrialReply, trial_id: int) -> TrialReply:
+    """The reply with what was right, if the trial was for practice; of any other kind nothing is ever told."""
+    if not design.practice:
+        return reply
+    row = db.execute(_RESULT, {"trial": trial_id}).one_or_none()
+    if row is None:
+        return reply
+    made = {criterion.key: criterion.gold for criterion in design.definition.gold_criteria}
+    result = PracticeResult(correct=row.gold_correct, right=row.gold_position, flaw=made[row.gold_criterion])
+    return reply.model_copy(update={"practice": result})
 
 
 def _already(
@@ -427,7 +601,7 @@ def _already(
         select(RESPONSE.c.idempotency_key).where(RESPONSE.c.trial_id == trial.id).limit(1)
     ).scalar_one_or_none()
     if stored_key == _own(visit, key):
-        return _go_on(db, designs, visit, at)
+        return _with_result(db, designs.of(db, visit.version_id), _go_on(db, designs, visit, at), trial.id)
     refusal = Refusal("already_answered", "This question was answered already; the first answer counts.")
     if trial.state == TrialState.VOID:
         refusal = Refusal("late", "This answer came too late: the question was given to somebody else.")
