@@ -20,10 +20,12 @@ from study import export, ingest, publication
 from study.adapters import adapter_files
 from study.api import utc_microseconds
 from study.audit import AuditError
+from study.backup import BackupError, Backups, refuse_ephemeral, restore
 from study.counters import CountError
 from study.definition import DefinitionError, json_schema, read_definition
 from study.design import DesignError, Designs
 from study.erasure import erase
+from study.journal import JournalError
 from study.preview import preview_page
 from study.service import Clocked, RefusedError
 from study.verification import VerificationError, verify
@@ -41,6 +43,8 @@ EXPECTED = (
     AuditError,
     CountError,
     VerificationError,
+    BackupError,
+    JournalError,
 )
 """Errors whose message is written for the person at the terminal."""
 
@@ -87,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     without_database = set(commands.choices)
     _add_ingest(add)
     _add_running(add)
+    _add_keeping(add)
     for name, added in commands.choices.items():
         if name not in without_database:
             added.add_argument(
@@ -129,7 +134,16 @@ def _add_running(add: _Add) -> None:
     )
     added["export"].add_argument("--version", type=int, help="of the definition; else the one visitors see")
     added["erase"].add_argument("--session", required=True, help="the session's id, as exports show it")
+    added["launch"].add_argument("--ephemeral", action="store_true", help="the answers may be lost at a restart")
+
+
+def _add_keeping(add: _Add) -> None:
     add("verify", _verify, "recount the balance, follow the audit trail, check the file")
+    for name, command, told in (
+        ("backup", _backup, "copy a SQLite database that is in use into a backup folder"),
+        ("restore", _restore, "make a database from a backup folder: its newest copy, then the journal"),
+    ):
+        add(name, command, told).add_argument("folder", type=Path, help="with `snapshots`, `journal` and `keys` in it")
 
 
 def _validate(given: argparse.Namespace) -> None:
@@ -169,6 +183,8 @@ def _preview(given: argparse.Namespace) -> None:
 
 
 def _launch(given: argparse.Namespace) -> None:
+    allowed = given.ephemeral or os.environ.get("ASUKA_ALLOW_EPHEMERAL", "").lower() in {"1", "true", "yes"}
+    refuse_ephemeral(_database_url(given), allowed=allowed, remote="ASUKA_BACKUP_DATASET" in os.environ)
     with _writable(given) as database:
         launched = publication.launch(
             database, given.study, now=utc_microseconds(), replace=given.replace, actor=_actor()
@@ -234,6 +250,19 @@ def _verify(given: argparse.Namespace) -> None:
     print(
         f"{found.versions} versions with {found.cells} cells: every count equals its trials; "
         f"the audit trail of {found.audit_rows} rows is whole"
+    )
+
+
+def _backup(given: argparse.Namespace) -> None:
+    made = Backups(_database_url(given), given.folder).copy_now()
+    print(f"copied to {made.path}")
+
+
+def _restore(given: argparse.Namespace) -> None:
+    back = restore(given.folder, _database_url(given))
+    print(
+        f"restored {back.snapshot.path.name} and {back.replayed.answers} answered trials from the journal; "
+        f"{back.replayed.erased} sessions were erased again, {back.replayed.unreadable} lines belong to erased ones"
     )
 
 

@@ -26,7 +26,7 @@ from db.writer import DatabaseClosedError, JobTransactionError, TransactionLostE
 from tests.db.small_study import add_small_study
 
 ROOT = Path(__file__).parents[2]
-KILLS = 3  # the thousand kills of the goal are benchmarks/store_kill.py; here the path is walked
+KILLS = 25 if os.environ.get("ASUKA_SOAK") else 3  # a thousand: benchmarks/store_kill.py --kills 1000
 VOTERS = 16
 
 

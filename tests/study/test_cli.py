@@ -123,6 +123,28 @@ def test_one_session_is_erased(launched: str, capsys: pytest.CaptureFixture[str]
     assert main(["verify", "--database", launched]) == 0
 
 
+def test_a_copy_is_made_beside_the_app_and_becomes_a_database_again(
+    launched: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Database.open(launched):
+        assert main(["backup", str(tmp_path / "backups"), "--database", launched]) == 0
+    back = f"sqlite:///{tmp_path / 'back.sqlite'}"
+    assert main(["restore", str(tmp_path / "backups"), "--database", back]) == 0
+    assert "0 answered trials from the journal" in capsys.readouterr().out
+    assert main(["verify", "--database", back]) == 0
+    assert main(["restore", str(tmp_path / "backups"), "--database", back]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_a_disk_that_forgets_is_refused_unless_told(
+    launched: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPACE_ID", "me/study")
+    assert main(["launch", "trial-run", "--database", launched]) == 2
+    assert "answers would be lost" in capsys.readouterr().err
+    assert main(["launch", "trial-run", "--database", launched, "--ephemeral"]) == 0
+
+
 def test_the_preview_shows_the_words_and_the_pictures_blind(launched: str, tmp_path: Path) -> None:
     page = tmp_path / "preview.html"
     assert main(["preview", "trial-run", "--database", launched, "--out", str(page)]) == 0
