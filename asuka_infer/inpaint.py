@@ -14,9 +14,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol, runtime_checkable
 
-import cv2
-import numpy as np
-
 from asuka_infer import compositing as composite
 from asuka_infer.compositing import Compositing
 from asuka_infer.geometry import Box, Fit, crop, frames_around, paste
@@ -26,6 +23,8 @@ from asuka_infer.inpainter import SILENT, Inpainter, Watch
 from asuka_infer.request import LARGEST_SEED, Hole, InpaintRequest, RequestError, RgbImage
 from asuka_infer.run_record import RunRecord
 from asuka_infer.settings import HasWorkingSize, WorkingSize, as_json
+from asuka_infer.tiled import fill_coarse_to_fine, is_larger
+from asuka_infer.watching import Unfitted
 
 APP_VERSION = "0.1.0"
 """As in pyproject.toml (a test compares them); nothing is installed as a package that could be asked."""
@@ -69,20 +68,23 @@ class Framing:
     Attributes:
         context: known surroundings on every side of a hole, as a share of the hole's longer side; None shows the
             method the whole picture.
+        tiles: whether a hole larger than the method's working size is filled once more at full resolution, tile by
+            tile, led by the first fill (`asuka_infer.tiled`). Without, it is one fill scaled up, as in the papers.
 
     Raises:
         RequestError: for a negative or endless context.
     """
 
     context: float | None = DEFAULT_CONTEXT
+    tiles: bool = False
 
     def __post_init__(self) -> None:
         if self.context is not None and not 0 <= self.context < float("inf"):
             raise RequestError(f"The context is {self.context}; give 0 or more (0.5 is usual), or the whole picture.")
 
     def to_json(self) -> dict[str, float | None]:
-        """As it stands in a run record."""
-        return {"context": self.context}
+        """As it stands in a run record; what is off is left out, so that older records stay what they were."""
+        return {"context": self.context, **({"tiles": True} if self.tiles else {})}
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +194,8 @@ def _fill_frames(
     for count, box in enumerate(boxes):
         part = _PartWatch(watch, count, len(boxes), filled, request.hole, box)
         frame = InpaintRequest(crop(request.image, box), crop(request.hole, box), (request.seed + count) % _SEED_COUNT)
-        patch, seen = _fill_frame(method, frame, sizes, part)
+        in_tiles = framing.tiles and is_larger(frame.hole, sizes.largest)
+        patch, seen = (_fill_in_tiles if in_tiles else _fill_frame)(method, frame, sizes, part)
         filled = paste(filled, patch, box)
         previews |= {name if count == 0 else f"{name} {count + 1}": shown for name, shown in seen.items()}
     return filled, previews
@@ -204,8 +207,22 @@ def _frames(hole: Hole, framing: Framing, sizes: WorkingSize) -> list[Box]:
     return frames_around(hole, context=framing.context, multiple=sizes.multiple, smallest=sizes.smallest)
 
 
+def _fill_in_tiles(
+    method: Inpainter, frame: InpaintRequest, sizes: WorkingSize, watch: Watch
+) -> tuple[RgbImage, Mapping[str, RgbImage]]:
+    """The hole led by a coarse fill of all of it, whose previews are the ones to look at."""
+    seen: list[Mapping[str, RgbImage]] = []
+
+    def fill(request: InpaintRequest, heard: Watch) -> RgbImage:
+        image, previews = _fill_frame(method, request, sizes, heard)
+        seen.append(previews)
+        return image
+
+    return fill_coarse_to_fine(fill, frame, sizes.largest, watch), seen[0]
+
+
 def _fill_frame(
-    method: Inpainter, frame: InpaintRequest, sizes: WorkingSize, watch: "_PartWatch"
+    method: Inpainter, frame: InpaintRequest, sizes: WorkingSize, watch: Watch
 ) -> tuple[RgbImage, Mapping[str, RgbImage]]:
     """Run the method on one crop at a size it handles, and bring its fill back to the crop's size."""
     shortest = min(sizes.smallest, sizes.largest)
@@ -217,7 +234,7 @@ def _fill_frame(
     if not hole.any():
         watch.step(1, 1)
         return fit.undo(image), {}
-    result = method(InpaintRequest(image, hole, frame.seed), watch.through(fit))
+    result = method(InpaintRequest(image, hole, frame.seed), Unfitted(watch, fit))
     return fit.undo(result.image), result.previews
 
 
@@ -232,7 +249,6 @@ class _PartWatch:
         picture: the whole picture so far.
         hole: the whole hole.
         box: where the crop is.
-        fit: how the crop was scaled.
     """
 
     watch: Watch
@@ -241,10 +257,6 @@ class _PartWatch:
     picture: RgbImage
     hole: Hole
     box: Box
-    fit: Fit | None = None
-
-    def through(self, fit: Fit) -> "_PartWatch":
-        return replace(self, fit=fit)
 
     def step(self, done: int, total: int) -> None:
         if self.parts == 1:
@@ -257,11 +269,8 @@ class _PartWatch:
         self.watch.preview(lambda: self._whole(picture()))
 
     def _whole(self, shown: RgbImage) -> RgbImage:
-        """The whole picture with the unfinished crop in its place; methods may show it at any size."""
-        size = self.fit.target if self.fit else (self.box.height, self.box.width)
-        full = np.asarray(cv2.resize(shown, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), np.uint8)
-        patch = self.fit.undo(full) if self.fit else full
-        return composite.exact(self.picture, paste(self.picture, patch, self.box), self.hole)
+        """The whole picture with the unfinished crop in its place."""
+        return composite.exact(self.picture, paste(self.picture, shown, self.box), self.hole)
 
 
 def _versions() -> dict[str, str]:

@@ -7,15 +7,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, Self, TypeVar
 
-import cv2
-import numpy as np
-
 from asuka_infer.compositing import exact
 from asuka_infer.geometry import Box, Fit, crop
 from asuka_infer.holes import resize
 from asuka_infer.inpainter import SILENT, Watch
 from asuka_infer.request import InpaintRequest, InpaintResult, RgbImage
 from asuka_infer.settings import Settings, WorkingSize, change
+from asuka_infer.watching import Unfitted
 from asuka_infer.weights import sha256_of
 
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".onnx"})
@@ -87,27 +85,6 @@ class Weighted(Generic[M, S]):
     def with_settings(self, **changes: Any) -> Self:
         """The same weights with some settings changed."""
         return replace(self, settings=change(self.settings, changes))
-
-
-@dataclass(frozen=True, eq=False)
-class Unfitted:
-    """Shows the caller's watch previews of any size without the model's padding."""
-
-    watch: Watch
-    fit: Fit
-
-    def step(self, done: int, total: int) -> None:
-        """Passed on."""
-        self.watch.step(done, total)
-
-    def preview(self, picture: Callable[[], RgbImage]) -> None:
-        """Passed on at the request's size."""
-        self.watch.preview(lambda: self._unpadded(picture()))
-
-    def _unpadded(self, shown: RgbImage) -> RgbImage:
-        height, width = self.fit.target
-        full = cv2.resize(shown, (width, height), interpolation=cv2.INTER_LINEAR)
-        return self.fit.undo(np.asarray(full, np.uint8))
 
 
 def weight_files(folder: Path, *parts: str) -> dict[str, Path]:
