@@ -174,7 +174,7 @@ def _inpaint(said: argparse.Namespace) -> int:
             picture,
             hole,
             seed=said.seed,
-            framing=Framing(said.context),
+            framing=Framing(said.context, said.tiles),
             compositing=said.compositing,
             watch=_BarWatch(bar),
         )
@@ -223,7 +223,9 @@ def _run_batch(said: argparse.Namespace) -> int:
     if not methods:
         raise BatchError("No method was named; give --methods with keys separated by commas.")
     pairing = batch.pair_up(said.images, said.holes)
-    choices = Choices(methods, said.seed, Framing(said.context), said.compositing, _settings(methods, said.set))
+    choices = Choices(
+        methods, said.seed, Framing(said.context, said.tiles), said.compositing, _settings(methods, said.set)
+    )
     engine = batch.ray_engine(said.workers) if said.engine == "ray" else batch.local_engine(said.workers)
     _tell_names("pictures without a hole, left out", pairing.without_hole)
     _tell_names("holes without a picture", pairing.without_image)
@@ -314,7 +316,7 @@ def _add_inpaint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", required=True, type=Path, metavar="FILE")
     parser.add_argument("--hole", required=True, type=Path, metavar="FILE", help="white = missing; the picture's size")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.png")
-    _add_shared(parser)
+    _add_shared(parser, tiles=True)
     parser.set_defaults(run=_inpaint)
 
 
@@ -326,7 +328,7 @@ def _add_batch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="where to run (default: local)")
     parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="pictures at a time (default: 1)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    _add_shared(parser)
+    _add_shared(parser, tiles=False)  # tables compare methods as their papers ran them: in one look
     parser.set_defaults(run=_run_batch)
 
 
@@ -341,7 +343,7 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_import_results)
 
 
-def _add_shared(parser: argparse.ArgumentParser) -> None:
+def _add_shared(parser: argparse.ArgumentParser, *, tiles: bool) -> None:
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="same seed, same result (default: 0)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting of the method; repeatable"
@@ -353,6 +355,13 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
         metavar="X|whole",
         help="surroundings the method sees, as a share of the hole's longer side, or the whole picture "
         f"(default: {DEFAULT_CONTEXT})",
+    )
+    parser.add_argument(
+        "--tiles",
+        action=argparse.BooleanOptionalAction,
+        default=tiles,
+        help="fill a hole larger than the method's working size once more at full resolution, tile by tile "
+        f"(default: {'yes' if tiles else 'no'})",
     )
     parser.add_argument(
         "--compositing",

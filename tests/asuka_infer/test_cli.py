@@ -94,9 +94,9 @@ def test_inpaint_writes_the_pixels_of_the_one_function_with_their_record_inside(
         record = RunRecord.from_json(file.info["asuka_infer"])
     method = find_method("telea").load().with_settings(**record.settings)
     assert record.seed == 9
-    assert dict(record.framing) == {"context": None}
+    assert dict(record.framing) == {"context": None, "tiles": True}
     assert record.settings["radius"] == 3
-    again = inpaint(method, "telea", picture, hole, seed=9, framing=cli.Framing(None))
+    again = inpaint(method, "telea", picture, hole, seed=9, framing=cli.Framing(None, tiles=True))
     assert np.array_equal(read_image(folder / "out.png").pixels, again.image)
 
 
