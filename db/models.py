@@ -144,6 +144,14 @@ class WithdrawalScope(StrEnum):
     ERASE = "erase"
 
 
+class SignalOutcome(StrEnum):
+    """What a defence made out; `unknown` when it could not be asked, which says nothing about the participant."""
+
+    PASS = "pass"  # noqa: S105 - an outcome
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
 class OutcomeCode(IntEnum):
     """`Outcome` as the narrow fact table stores it."""
 
@@ -338,6 +346,19 @@ class Participant(Base):
     created_at: Mapped[Micros]
 
 
+class PaymentLink(Base):
+    """What the recruiting platform calls a person, encrypted: read to pay them, purged afterwards, never exported."""
+
+    __tablename__ = "payment_link"
+
+    participant_id: Mapped[int] = mapped_column(
+        ROW_ID, ForeignKey("participant.id"), primary_key=True, autoincrement=False
+    )
+    key_id: Mapped[Name] = mapped_column(index=True)  # the key file that opens it; without the file nobody can
+    sealed: Mapped[Document]
+    created_at: Mapped[Micros]
+
+
 _LIVE = text("state IN ({})".format(", ".join(f"'{state.value}'" for state in LIVE_SESSION_STATES)))
 
 
@@ -474,6 +495,7 @@ class Response(Base):
     flips: Mapped[int | None]
     hidden_ms: Mapped[int | None]
     server_ms: Mapped[int | None]
+    gold_correct: Mapped[bool | None]  # of the one question that a gold or practice trial tests
     answered_at: Mapped[Micros]
 
 
@@ -524,6 +546,19 @@ class Event(Base):
     t_client: Mapped[Micros]
     t_server: Mapped[Micros]
     value: Mapped[Name | None]
+
+
+class Signal(Base):
+    """What a defence made out about a session; evidence beside the rules, never an exclusion."""
+
+    __tablename__ = "signal"
+    __table_args__ = (UniqueConstraint("session_id", "name"), Index(None, "at"), NEVER_REUSE_IDS)
+
+    id: Mapped[RowId]
+    session_id: Mapped[int] = mapped_column(ForeignKey("session.id"))
+    name: Mapped[Name]
+    outcome: Mapped[SignalOutcome] = mapped_column(one_of(SignalOutcome, "outcome"))
+    at: Mapped[Micros]
 
 
 class Audit(Base):

@@ -11,8 +11,11 @@ from db.models import (
     Consent,
     Event,
     Exclusion,
+    PaymentLink,
     Response,
     ResponseAttempt,
+    Signal,
+    StudySession,
     Trial,
     TrialSlot,
     Withdrawal,
@@ -46,7 +49,8 @@ def serialise_assignment(session: Session, version_id: int) -> None:
 def erase_session(session: Session, session_id: int, *, at: int) -> Erased:
     """Delete all that a session answered and did, under a withdrawal of its own; inside the caller's write job.
 
-    The session row stays (its state is the caller's business), and so do counts kept elsewhere: lower `cell` first.
+    What would name the person to the payer goes too. The session row stays (its state is the caller's business), and
+    so do counts kept elsewhere: lower `cell` first.
 
     Args:
         session: of a write job.
@@ -74,6 +78,9 @@ def erase_session(session: Session, session_id: int, *, at: int) -> Erased:
         trials=_delete_trials(session, session_id),
     )
     _count(session, delete(Consent).where(Consent.session_id == session_id))
+    _count(session, delete(Signal).where(Signal.session_id == session_id))
+    person = select(StudySession.participant_id).where(StudySession.id == session_id).scalar_subquery()
+    _count(session, delete(PaymentLink).where(PaymentLink.participant_id == person))
     withdrawal.erasing = None
     withdrawal.result_json = json.dumps(asdict(erased), sort_keys=True)
     session.flush()

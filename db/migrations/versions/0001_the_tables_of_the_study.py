@@ -21,6 +21,7 @@ TABLES = (
     "image",
     "method",
     "participant",
+    "payment_link",
     "cell",
     "rendition",
     "session",
@@ -33,6 +34,7 @@ TABLES = (
     "trial_slot",
     "analysis_vote",
     "exclusion",
+    "signal",
 )
 
 
@@ -45,6 +47,7 @@ def upgrade() -> None:
     _create_image()
     _create_method()
     _create_participant()
+    _create_payment_link()
     _create_cell()
     _create_rendition()
     _create_session()
@@ -57,6 +60,7 @@ def upgrade() -> None:
     _create_trial_slot()
     _create_analysis_vote()
     _create_exclusion()
+    _create_signal()
     for statement in TRIGGERS[op.get_bind().dialect.name]:
         op.execute(sa.text(statement))
 
@@ -188,6 +192,21 @@ def _create_participant() -> None:
         sa.UniqueConstraint("version_id", "source", "ext_hmac", name=op.f("uq_participant_version_id_source_ext_hmac")),
         sqlite_autoincrement=True,
     )
+
+
+def _create_payment_link() -> None:
+    op.create_table(
+        "payment_link",
+        sa.Column("participant_id", ROW_ID, autoincrement=False, nullable=False),
+        sa.Column("key_id", NAME, nullable=False),
+        sa.Column("sealed", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["participant_id"], ["participant.id"], name=op.f("fk_payment_link_participant_id_participant")
+        ),
+        sa.PrimaryKeyConstraint("participant_id", name=op.f("pk_payment_link")),
+    )
+    op.create_index(op.f("ix_payment_link_key_id"), "payment_link", ["key_id"], unique=False)
 
 
 def _create_cell() -> None:
@@ -509,6 +528,7 @@ def _create_response() -> None:
         sa.Column("flips", sa.Integer(), nullable=True),
         sa.Column("hidden_ms", sa.Integer(), nullable=True),
         sa.Column("server_ms", sa.Integer(), nullable=True),
+        sa.Column("gold_correct", sa.Boolean(), nullable=True),
         sa.Column("answered_at", sa.BigInteger(), nullable=False),
         sa.CheckConstraint(
             "(outcome = 'choice') = (position IS NOT NULL)", name=op.f("ck_response_choice_has_position")
@@ -651,6 +671,22 @@ def _create_exclusion() -> None:
     )
     op.create_index(op.f("ix_exclusion_response_id"), "exclusion", ["response_id"], unique=False)
     op.create_index(op.f("ix_exclusion_session_id"), "exclusion", ["session_id"], unique=False)
+
+
+def _create_signal() -> None:
+    op.create_table(
+        "signal",
+        sa.Column("id", ROW_ID, nullable=False),
+        sa.Column("session_id", ROW_ID, nullable=False),
+        sa.Column("name", NAME, nullable=False),
+        sa.Column("outcome", _one_of("outcome", "pass", "fail", "unknown"), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["session_id"], ["session.id"], name=op.f("fk_signal_session_id_session")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_signal")),
+        sa.UniqueConstraint("session_id", "name", name=op.f("uq_signal_session_id_name")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index(op.f("ix_signal_at"), "signal", ["at"], unique=False)
 
 
 def _one_of(name: str, *values: str) -> sa.Enum:
