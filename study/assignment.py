@@ -1,13 +1,14 @@
-"""Which question a participant gets next: a pure function over counts, balanced just in time.
+"""Which question a participant gets next: a seeded plan of the session, and pure functions over counts for its cells.
 
 Cells form a grid (image, pair, side): for pairwise studies `pair` counts the compared pairs and `side` says which of
 the two stands left; for best-of-n there is one "pair" (all methods) and `side` counts the rows of a Williams square.
 """
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,50 @@ Counts = NDArray[np.int64]
 
 OpenCells = NDArray[np.bool_]
 """(images, pairs, sides): True where another answer is wanted."""
+
+
+StepKind = Literal["practice", "gold", "real", "repeat"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PlanRules:
+    """What every session of a study is made of; see `study.definition.Plan`.
+
+    Attributes:
+        gold_criteria: how many criteria have gold pictures; golds and practice take turns among them.
+        golds: gold trials per such criterion.
+        candidates: positions of a trial.
+    """
+
+    practice: int
+    real: int
+    gold_criteria: int
+    golds: int
+    first_after: int
+    min_gap: int
+    repeats: int
+    repeat_gap: int
+    candidates: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One trial of a session's plan.
+
+    Attributes:
+        criterion: for practice and gold: which of the criteria that have gold pictures is tested.
+        item: for practice and gold: which of the prepared pictures for it.
+        right: for practice and gold: the position of the right answer.
+        repeat_of: for a repeat: the index of the step it repeats.
+    """
+
+    kind: StepKind
+    criterion: int = 0
+    item: int = 0
+    right: int = 0
+    repeat_of: int = 0
 
 
 class Place(NamedTuple):
@@ -45,6 +90,31 @@ class Assigned:
 
 class AssignmentError(ValueError):
     """A plan that no participant could complete."""
+
+
+@lru_cache(maxsize=4096)
+def session_plan(rules: PlanRules, key: bytes) -> tuple[Step, ...]:
+    """What a session asks, step by step: practice, then real trials with golds and repeats among them.
+
+    The first gold comes after `first_after` trials and they are `min_gap` apart, placed evenly at random among all
+    such placements. A repeat comes at least `repeat_gap` trials after a real trial of its own. Right answers stand at
+    each position equally often, give or take one.
+
+    Args:
+        rules: of the study; they must fit together, as `study.definition` checks.
+        key: secret to the session; the same key gives the same plan.
+    """
+    draw = _Draw(key)
+    total = rules.real + rules.repeats + rules.golds * rules.gold_criteria
+    practice = [Step("practice", at % rules.gold_criteria, at) for at in range(rules.practice)]
+    golds = [Step("gold", of, item) for of in range(rules.gold_criteria) for item in range(rules.golds)]
+    draw.shuffle(golds)
+    main = [Step("real")] * total
+    for at, step in zip(_gold_places(rules, total, len(golds), draw), golds, strict=True):
+        main[at] = step
+    for at, original in _repeat_places(rules, main, draw).items():
+        main[at] = Step("repeat", repeat_of=len(practice) + original)
+    return (*_with_right_answers(practice, rules, draw), *_with_right_answers(main, rules, draw))
 
 
 def next_cell(
@@ -122,6 +192,66 @@ def williams_square(n: int) -> tuple[tuple[int, ...], ...]:
     if n % 2:
         square += [tuple(reversed(row)) for row in square]
     return tuple(square)
+
+
+class _Draw:
+    """Draws that the same key gives on every machine and under every version of every library."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._number = 0
+
+    def below(self, n: int) -> int:
+        """One of 0 ... n - 1; 64 bits modulo n favour none by more than n * 2**-64."""
+        self._number += 1
+        digest = hmac.digest(self._key, f"plan {self._number}".encode(), "sha256")
+        return int.from_bytes(digest[:8], "big") % n
+
+    def shuffle(self, items: MutableSequence[T]) -> None:
+        """Into one of all orders, each equally likely (Fisher and Yates)."""
+        for last in range(len(items) - 1, 0, -1):
+            other = self.below(last + 1)
+            items[last], items[other] = items[other], items[last]
+
+    def some(self, items: Sequence[T], count: int) -> list[T]:
+        """So many of the items, in their order."""
+        places = list(range(len(items)))
+        self.shuffle(places)
+        return [items[at] for at in sorted(places[:count])]
+
+
+def _gold_places(rules: PlanRules, total: int, count: int, draw: _Draw) -> list[int]:
+    """Ascending places, none before `first_after`, neighbours at least `min_gap` apart."""
+    if not count:
+        return []
+    # Without the gaps between them, places with gaps are plain combinations.
+    slack = rules.min_gap - 1
+    narrow = draw.some(range(rules.first_after, total - slack * (count - 1)), count)
+    return [place + slack * at for at, place in enumerate(narrow)]
+
+
+def _repeat_places(rules: PlanRules, main: Sequence[Step], draw: _Draw) -> dict[int, int]:
+    """Place of each repeat -> place of the real trial it repeats."""
+    free = [at for at, step in enumerate(main) if step.kind == "real"]
+    # As many real trials as there are repeats lie before the first place that is far enough from all of them.
+    chosen = draw.some(free[rules.repeats + rules.repeat_gap - 1 :], rules.repeats)
+    originals = [at for at in free if at not in chosen]
+    repeat_of: dict[int, int] = {}
+    for at in chosen:
+        early = [original for original in originals if original <= at - rules.repeat_gap]
+        repeat_of[at] = early[draw.below(len(early))]
+        originals.remove(repeat_of[at])
+    return repeat_of
+
+
+def _with_right_answers(steps: Sequence[Step], rules: PlanRules, draw: _Draw) -> list[Step]:
+    tested = [at for at, step in enumerate(steps) if step.kind in {"practice", "gold"}]
+    positions = [at % rules.candidates for at in range(len(tested))]
+    draw.shuffle(positions)
+    right = dict(zip(tested, positions, strict=True))
+    return [
+        Step(step.kind, step.criterion, step.item, right[at]) if at in right else step for at, step in enumerate(steps)
+    ]
 
 
 def _within_quota(used: NDArray[np.int64], trials: int) -> NDArray[np.bool_]:

@@ -31,6 +31,9 @@ PAIR = 2
 MOST_CANDIDATES = 12
 """Pictures that can still be compared at a glance; the paper shows 9 (section 5.2). Our choice of a bound."""
 
+Flaw = Literal["colour_shift", "foreign_object"]
+"""What is made wrong with a picture so that another one is known to be the right answer; see `study.golds`."""
+
 Key = Annotated[str, Field(pattern=KEY_PATTERN)]
 
 
@@ -114,12 +117,27 @@ class Criterion(Part):
     allow: tuple[Literal["tie", "cant_tell"], ...] = Field(
         default=("tie",), description="answers besides a choice; leave empty for forced choice, as in the paper"
     )
+    gold: Flaw | None = Field(
+        default=None, description="how pictures with a known right answer to this question are made, if they are"
+    )
+
+
+class GoldPlan(Part):
+    """Trials whose right answer is known, hidden among the others."""
+
+    per_criterion: int = Field(default=0, ge=0, le=20, description="for each question that says how to make them")
+    first_after: int = Field(default=3, ge=1, le=100, description="trials before the first of them")
+    min_gap: int = Field(default=4, ge=1, le=100, description="from one to the next, in trials")
 
 
 class Plan(Part):
     """What one participant is asked."""
 
+    practice: int = Field(default=0, ge=0, le=20, description="trials before, whose right answer is then told with why")
     real: int = Field(default=40, ge=1, le=1000, description="trials that count; the paper asks 40 (section 5.2)")
+    gold: GoldPlan = GoldPlan()
+    repeats: int = Field(default=0, ge=0, le=100, description="trials asked again with the sides swapped")
+    repeat_gap: int = Field(default=10, ge=1, le=100, description="from a trial to its repetition at least, in trials")
 
 
 class Timing(Part):
@@ -134,7 +152,12 @@ class Timing(Part):
 class Target(Part):
     """When there are enough answers."""
 
-    per_cell: int = Field(default=12, ge=1, le=100_000, description="answers per image and pair, both sides together")
+    per_cell: int = Field(
+        default=12,
+        ge=1,
+        le=100_000,
+        description="answers per image and pair, both sides together; in best_of_n per image and order",
+    )
     participants: int = Field(default=96, ge=1, le=1_000_000, description="completed sessions")
 
 
@@ -144,6 +167,16 @@ class Screen(Part):
     min_css_width: int = Field(default=320, ge=200, le=10_000)
     min_css_height: int = Field(default=320, ge=200, le=10_000)
     allow_touch: bool = True
+    colour_vision: int = Field(default=0, ge=0, le=12, description="plates with a figure that differs in hue alone")
+    colour_vision_misses: int = Field(default=1, ge=0, le=11, description="plates that may be misread")
+
+    @model_validator(mode="after")
+    def _can_fail(self) -> Self:
+        if self.colour_vision and self.colour_vision_misses >= self.colour_vision:
+            raise ValueError(
+                f"all {self.colour_vision} colour-vision plates may be misread; lower colour_vision_misses"
+            )
+        return self
 
 
 class Display(Part):
@@ -212,8 +245,12 @@ class AnalysisPlan(Part):
 
 
 class Preregistration(Part):
-    """Where the frozen definition was deposited."""
+    """What is stated before the first answer, and where it was deposited."""
 
+    hypotheses: tuple[Annotated[str, Field(min_length=1, max_length=2000)], ...] = ()
+    sample_size: str | None = Field(default=None, max_length=2000, description="how many people, and why so many")
+    stopping: str | None = Field(default=None, max_length=2000, description="when nobody is asked any more")
+    exclusions: str | None = Field(default=None, max_length=4000, description="who is left out, in words")
     url: str | None = Field(default=None, max_length=500)
     sha256: Annotated[str, Field(pattern=SHA256_PATTERN)] | None = None
 
@@ -267,7 +304,41 @@ class StudyDefinition(Part):
             )
         if self.protocol == "best_of_n" and len(self.methods) > MOST_CANDIDATES:
             raise ValueError(f"best_of_n shows all {len(self.methods)} methods at once; {MOST_CANDIDATES} is the most")
+        self._refuse_crowded_plan()
         return self
+
+    def _refuse_crowded_plan(self) -> None:
+        plan, golds = self.plan, self.golds
+        if (plan.practice or plan.gold.per_criterion) and not self.gold_criteria:
+            raise ValueError(
+                "plan: practice and gold trials need a question whose right answer can be made; write "
+                "gold: colour_shift or gold: foreign_object at a criterion"
+            )
+        if golds and plan.gold.first_after + (golds - 1) * plan.gold.min_gap >= plan.real + golds + plan.repeats:
+            raise ValueError(
+                f"plan.gold: {golds} gold trials {plan.gold.min_gap} apart, the first after {plan.gold.first_after}, "
+                f"do not fit among {plan.real + golds + plan.repeats} trials; lower gold.min_gap or gold.per_criterion"
+            )
+        if plan.repeats and plan.repeat_gap + plan.repeats > plan.real:
+            raise ValueError(
+                f"plan.repeats: {plan.repeats} repetitions at least {plan.repeat_gap} trials later do not fit among "
+                f"{plan.real} trials; lower repeats or repeat_gap"
+            )
+
+    @property
+    def gold_criteria(self) -> tuple[Criterion, ...]:
+        """The questions for which pictures with a known right answer are made."""
+        return tuple(criterion for criterion in self.criteria if criterion.gold)
+
+    @property
+    def golds(self) -> int:
+        """Gold trials of one session."""
+        return self.plan.gold.per_criterion * len(self.gold_criteria)
+
+    @property
+    def trials(self) -> int:
+        """Trials of one session after the practice."""
+        return self.plan.real + self.golds + self.plan.repeats
 
     @property
     def candidates(self) -> int:

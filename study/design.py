@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from db import models
 from db.base import Base
-from study.assignment import Place, williams_square
+from study.assignment import Place, PlanRules, Step, session_plan, williams_square
 from study.definition import StudyDefinition, definition_from
 
 _TABLES = Base.metadata.tables
@@ -51,6 +51,25 @@ class StoredImage:
 
 
 @dataclass(frozen=True)
+class GoldPictures:
+    """A prepared trial with a known right answer.
+
+    Attributes:
+        image: index among the design's images.
+        right_id: rendition of the right answer.
+        wrong_ids: renditions of the others, one per further candidate.
+    """
+
+    image: int
+    right_id: int
+    wrong_ids: tuple[int, ...]
+
+    def shown(self, right: int) -> tuple[int, ...]:
+        """Renditions in position order, with the right answer at a position."""
+        return (*self.wrong_ids[:right], self.right_id, *self.wrong_ids[right:])
+
+
+@dataclass(frozen=True)
 class Design:
     """Everything about a version that no answer changes.
 
@@ -63,6 +82,7 @@ class Design:
         orders: for best-of-n, the rows of the Williams square as method ids; empty for pairwise.
         first_cell: the id of cell (0, 0, 0); the others follow in the order of the grid.
         cell_target: answers wanted per cell.
+        golds: prepared trials by (kind, criterion among those with gold pictures, item), as `Step` names them.
     """
 
     version_id: int
@@ -77,6 +97,26 @@ class Design:
     orders: tuple[tuple[int, ...], ...]
     first_cell: int
     cell_target: int
+    golds: Mapping[tuple[str, int, int], GoldPictures]
+
+    @cached_property
+    def plan_rules(self) -> PlanRules:
+        """What a session of this version is made of."""
+        return plan_rules(self.definition)
+
+    @cached_property
+    def images_by_id(self) -> Mapping[int, StoredImage]:
+        """The images by their row ids."""
+        return {image.id: image for image in self.images}
+
+    @property
+    def practice(self) -> int:
+        """Practice trials of a session, before those that are counted."""
+        return self.definition.plan.practice
+
+    def steps(self, plan_key: bytes) -> tuple[Step, ...]:
+        """The plan of a session: practice first, then everything else."""
+        return session_plan(self.plan_rules, plan_key)
 
     @cached_property
     def shape(self) -> tuple[int, int, int]:
@@ -107,6 +147,33 @@ class Design:
             return self.orders[place.side]
         low, high = self.pairs[place.pair]
         return (low, high) if place.side == 0 else (high, low)
+
+    def swapped(self, place: Place) -> Place:
+        """The cell of the same question with its candidates in reverse order."""
+        if not self.orders:
+            return place._replace(side=1 - place.side)
+        return place._replace(side=self.orders.index(self.orders[place.side][::-1]))
+
+
+def plan_rules(definition: StudyDefinition) -> PlanRules:
+    """What a session is made of, as a definition says."""
+    plan = definition.plan
+    return PlanRules(
+        practice=plan.practice,
+        real=plan.real,
+        gold_criteria=len(definition.gold_criteria),
+        golds=plan.gold.per_criterion,
+        first_after=plan.gold.first_after,
+        min_gap=plan.gold.min_gap,
+        repeats=plan.repeats,
+        repeat_gap=plan.repeat_gap,
+        candidates=definition.candidates,
+    )
+
+
+def gold_variant(kind: str, criterion: int, item: int, place: str) -> str:
+    """The name of a gold picture among the renditions of its image; `place` is "right" or "wrong" and a number."""
+    return f"{kind}/{criterion}/{item}/{place}"
 
 
 def grid_shape(definition: StudyDefinition, images: int) -> tuple[int, int, int]:
@@ -149,6 +216,7 @@ def load_design(db: Session, version_id: int) -> Design:
         orders=tuple(tuple(ids[at] for at in row) for row in square),
         first_cell=first or 0,
         cell_target=target or 0,
+        golds=_golds(db, version_id, images),
     )
     if last is None or last != design.last_cell:
         raise DesignError(
@@ -190,6 +258,28 @@ def _methods(db: Session, version_id: int) -> tuple[StoredMethod, ...]:
         .order_by(METHOD.c.id)
     )
     return tuple(StoredMethod(row.id, row.key, row.alias, str(row.role)) for row in rows)
+
+
+def _golds(
+    db: Session, version_id: int, images: tuple[StoredImage, ...]
+) -> Mapping[tuple[str, int, int], GoldPictures]:
+    index = {image.id: at for at, image in enumerate(images)}
+    found: dict[tuple[str, int, int], dict[str, int]] = {}
+    image_of: dict[tuple[str, int, int], int] = {}
+    rows = db.execute(
+        select(RENDITION.c.id, RENDITION.c.image_id, RENDITION.c.variant)
+        .where(RENDITION.c.version_id == version_id, RENDITION.c.kind == models.RenditionKind.GOLD)
+        .order_by(RENDITION.c.id)
+    )
+    for row in rows:
+        kind, criterion, item, place = row.variant.split("/")
+        name = (kind, int(criterion), int(item))
+        found.setdefault(name, {})[place] = row.id
+        image_of[name] = index[row.image_id]
+    return {
+        name: GoldPictures(image_of[name], places["right"], tuple(id_ for at, id_ in places.items() if at != "right"))
+        for name, places in found.items()
+    }
 
 
 def _images(db: Session, version_id: int) -> tuple[StoredImage, ...]:

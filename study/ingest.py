@@ -4,7 +4,7 @@ This is the one door between the study and inference: it reads what `python -m a
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from db.engine import Database
 from study.assignment import AssignmentError, refuse_impossible_plan
 from study.blinding import telling_chunks
 from study.definition import StudyDefinition
-from study.design import CELL, IMAGE, METHOD, RENDITION, VERSION, grid_shape
+from study.design import CELL, IMAGE, METHOD, RENDITION, VERSION, gold_variant, grid_shape
+from study.golds import cleanest, colour_shifts, foreign_objects
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
 MOST_PROBLEMS_TOLD = 40
@@ -35,6 +36,9 @@ HATCH_LEVELS = (118, 146)
 
 OUTLINE_PX = 2
 """White and black, half each, so that the border is seen on any background; drawn inside the hole alone."""
+
+GOLD_DONORS = 4
+"""Other photographs from which the foreign objects of one gold trial are taken; our choice: enough to find odd ones."""
 
 Pixels = NDArray[np.uint8]
 Hole = NDArray[np.bool_]
@@ -101,9 +105,13 @@ def ingest_study(
     found = database.write(lambda db: _same_version(db, definition, checked))
     if found:
         return found
-    blob_ids = {hash_: id_ for source in sources for hash_, id_ in _store_blobs(database, definition, source, steps)}
+    wanted = _gold_trials(definition, sources)
+    stored = _Stored()
+    for source in sources:
+        _store_pictures(database, definition, source, wanted.get(source.key, ()), stored)
+        steps.step()
     return database.write(
-        lambda db: _store_version(db, definition, checked, blob_ids, now=now, random_bytes=random_bytes)
+        lambda db: _store_version(db, definition, checked, stored, now=now, random_bytes=random_bytes)
     )
 
 
@@ -130,6 +138,31 @@ class _Checked:
     """method key -> pixel hash of what will be shown"""
 
     input_sha256: str
+
+
+@dataclass(frozen=True)
+class _GoldTrial:
+    """A trial with a known right answer, to be made from one image."""
+
+    kind: str
+    criterion: int
+    """among those that have gold pictures"""
+
+    item: int
+    how: str
+    donors: tuple[Path, ...]
+    """other photographs, for foreign objects"""
+
+
+@dataclass
+class _Stored:
+    """What pass two put into the database."""
+
+    blob_ids: dict[str, int] = field(default_factory=dict)
+    """pixel hash -> blob"""
+
+    golds: dict[str, dict[str, str]] = field(default_factory=dict)
+    """image key -> variant of a gold picture -> pixel hash"""
 
 
 @dataclass
@@ -167,6 +200,11 @@ def _find_sources(definition: StudyDefinition, images_dir: Path, holes_dir: Path
         refuse_impossible_plan(images=len(keys), trials=definition.plan.real)
     except AssignmentError as error:
         problems.append(str(error).removesuffix("."))
+    if definition.plan.gold.per_criterion > len(keys) or (len(keys) == 1 and definition.gold_criteria):
+        problems.append(
+            f"{images_dir}: {definition.plan.gold.per_criterion} gold trials per criterion need as many images and at "
+            f"least 2, there are {len(keys)}"
+        )
     if problems:
         raise IngestError(problems)
     return [
@@ -334,18 +372,56 @@ def show_hole(original: Pixels, hole: Hole) -> Pixels:
 # ------------------------------------------------------------------------------------------------- storing
 
 
-def _store_blobs(
-    database: Database, definition: StudyDefinition, source: _Source, steps: _Steps
-) -> Iterator[tuple[str, int]]:
-    """(pixel hash, blob id) of every picture of an image; a blob that is there already is left as it is."""
+def _store_pictures(
+    database: Database, definition: StudyDefinition, source: _Source, golds: Sequence[_GoldTrial], stored: _Stored
+) -> None:
+    """Store every picture of an image, those of its gold trials too; a blob that is there already stays as it is."""
     problems: list[str] = []
     renditions = _read(definition, source, problems)
     if renditions is None or problems:
         raise IngestError([f"{source.image}: the files changed while they were read", *problems])
-    pictures = {pixel_sha256(pixels): _encode(pixels) for pixels in (*renditions.outputs.values(), renditions.input)}
-    ids = database.write(lambda db: _blob_ids(db, pictures))
-    steps.step()
-    yield from ids.items()
+    made = {
+        variant: pixels
+        for gold in golds
+        for variant, pixels in _gold_pictures(definition, source.key, renditions, gold).items()
+    }
+    stored.golds[source.key] = {variant: pixel_sha256(pixels) for variant, pixels in made.items()}
+    shown = (*renditions.outputs.values(), renditions.input, *made.values())
+    pictures = {pixel_sha256(pixels): _encode(pixels) for pixels in shown}
+    stored.blob_ids |= database.write(lambda db: _blob_ids(db, pictures))
+
+
+def _gold_trials(definition: StudyDefinition, sources: Sequence[_Source]) -> dict[str, list[_GoldTrial]]:
+    """Which image every gold and practice trial is made from: a seeded order, so that few images serve twice."""
+    plan, criteria = definition.plan, definition.gold_criteria
+    wanted = [("gold", of, item) for item in range(plan.gold.per_criterion) for of in range(len(criteria))]
+    wanted += [("practice", item % len(criteria), item) for item in range(plan.practice)]
+    order = sorted(
+        sources, key=lambda source: hashlib.sha256(f"gold {definition.study} {source.key}".encode()).digest()
+    )
+    trials: dict[str, list[_GoldTrial]] = {}
+    for at, (kind, of, item) in enumerate(wanted):
+        source = order[at % len(order)]
+        donors = [order[(at + step) % len(order)].image for step in range(1, GOLD_DONORS + 1)]
+        others = tuple(dict.fromkeys(path for path in donors if path != source.image))
+        trials.setdefault(source.key, []).append(_GoldTrial(kind, of, item, criteria[of].gold or "", others))
+    return trials
+
+
+def _gold_pictures(
+    definition: StudyDefinition, image: str, renditions: _Renditions, gold: _GoldTrial
+) -> dict[str, Pixels]:
+    """Variant -> picture: the cleanest result as the right answer, and as many worse copies as a trial has room for."""
+    right = renditions.outputs[cleanest(renditions.outputs, renditions.hole)]
+    seed = f"{definition.study} {image} {gold.kind} {gold.criterion} {gold.item}"
+    ways = definition.candidates - 1
+    if gold.how == "colour_shift":
+        wrong = colour_shifts(right, renditions.hole, ways, seed=seed)
+    else:
+        photographs = [read_image(path).pixels for path in gold.donors]
+        wrong = foreign_objects(right, renditions.hole, photographs, ways, seed=seed)
+    pictures = {"right": right} | {f"wrong{at}": picture for at, picture in enumerate(wrong)}
+    return {gold_variant(gold.kind, gold.criterion, gold.item, place): each for place, each in pictures.items()}
 
 
 def _encode(pixels: Pixels) -> bytes:
@@ -406,7 +482,7 @@ def _store_version(
     db: Session,
     definition: StudyDefinition,
     checked: Sequence[_Checked],
-    blob_ids: Mapping[str, int],
+    stored: _Stored,
     *,
     now: int,
     random_bytes: Callable[[int], bytes],
@@ -430,7 +506,7 @@ def _store_version(
     db.flush()
     methods = _store_methods(db, definition, version.id, random_bytes)
     images = _store_images(db, version.id, checked)
-    _store_renditions(db, version.id, checked, methods=methods, images=images, blob_ids=blob_ids)
+    _store_renditions(db, version.id, checked, methods=methods, images=images, stored=stored)
     _store_cells(db, definition, version.id, methods, [images[image.key] for image in checked])
     return Ingested(definition.study, version.version, version.id, len(checked), len(methods), created=True)
 
@@ -462,22 +538,25 @@ def _store_renditions(
     *,
     methods: Mapping[str, int],
     images: Mapping[str, int],
-    blob_ids: Mapping[str, int],
+    stored: _Stored,
 ) -> None:
     rows: list[dict[str, Any]] = []
     for image in checked:
         shared = {
             "version_id": version_id,
             "image_id": images[image.key],
-            "variant": "",
             "width": image.width,
             "height": image.height,
         }
-        pictures = [(models.RenditionKind.INPUT, None, image.input_sha256)]
-        pictures += [(models.RenditionKind.OUTPUT, methods[key], pixels) for key, pixels in image.outputs.items()]
+        kinds = models.RenditionKind
+        pictures = [(kinds.INPUT, None, "", image.input_sha256)]
+        pictures += [(kinds.OUTPUT, methods[key], "", pixels) for key, pixels in image.outputs.items()]
+        pictures += [(kinds.GOLD, None, variant, pixels) for variant, pixels in stored.golds[image.key].items()]
         rows += [
-            shared | {"kind": kind, "method_id": method, "pixel_sha256": pixels, "blob_id": blob_ids[pixels]}
-            for kind, method, pixels in pictures
+            shared
+            | {"kind": kind, "method_id": method, "variant": variant}
+            | {"pixel_sha256": pixels, "blob_id": stored.blob_ids[pixels]}
+            for kind, method, variant, pixels in pictures
         ]
     db.execute(insert(RENDITION), rows)
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from study.blinding import BlindTrial
+from study.definition import Flaw
 
 Source = Literal["public", "prolific", "mturk", "sona", "lab"]
 Outcome = Literal["choice", "tie", "cant_tell"]
@@ -77,7 +78,9 @@ class CriterionAnswer(Message):
     position: Annotated[int, Field(ge=0, le=99)] | None = Field(
         default=None, description="index of the chosen candidate, 0 = left; None exactly when the outcome is no choice"
     )
-    rt_ms: Milliseconds = Field(default=0, description="from all pictures decoded to the last change of this answer")
+    rt_ms: Milliseconds | None = Field(
+        default=None, description="from all pictures decoded to the last change of this answer; None when not measured"
+    )
     first_input_ms: Milliseconds | None = None
     n_changes: Annotated[int, Field(ge=0, le=10_000)] = 0
     zoom_ms: Milliseconds = 0
@@ -151,6 +154,7 @@ class ScreenView(Message):
     min_css_width: int
     min_css_height: int
     allow_touch: bool
+    colour_vision: int = Field(description="plates to read before the study, each with one digit or none")
 
 
 class StudyView(Message):
@@ -162,7 +166,8 @@ class StudyView(Message):
     status: Literal["draft", "pilot", "live", "paused", "draining", "closed"]
     protocol: Literal["pairwise", "best_of_n"]
     candidates: int = Field(description="pictures to choose among in each trial")
-    trials: int = Field(description="trials of one session")
+    practice: int = Field(description="practice trials before them")
+    trials: int = Field(description="trials of one session, without the practice")
     criteria: tuple[CriterionView, ...]
     consent: ConsentView
     display: DisplayView
@@ -208,11 +213,20 @@ class Completion(Message):
     redirect: str | None = Field(default=None, description="where the recruiting platform wants the participant back")
 
 
+class PracticeResult(Message):
+    """What was right in a practice trial, told once it is answered."""
+
+    correct: bool
+    right: int = Field(description="position of the right answer")
+    flaw: Flaw | None = Field(description="what is wrong with the others")
+
+
 class TrialReply(Message):
     """GET /trial and POST /trial/{id}/answer.
 
-    `trial` is present exactly when the state is `running`. `upcoming` is the one after it, already assigned: fetch and
-    decode its pictures while the current one is being looked at. `completion` is present when the state is `completed`.
+    `trial` is present exactly when the state is `practising` or `running`. `upcoming` is the one after it, already
+    assigned: fetch and decode its pictures while the current one is being looked at. `completion` is present when the
+    state is `completed`, `practice` when a practice trial was answered. `progress` leaves the practice out.
     """
 
     state: SessionState
@@ -220,6 +234,7 @@ class TrialReply(Message):
     trial: BlindTrial | None = None
     upcoming: BlindTrial | None = None
     completion: Completion | None = None
+    practice: PracticeResult | None = None
 
 
 class Problem(Message):

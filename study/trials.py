@@ -1,7 +1,7 @@
 """Trials: issued just in time, shown blind, answered once; every step one function of a write transaction."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from study import counters
 from study.assignment import ALGORITHM, Assigned, OpenCells, Place, Step, next_cell
 from study.blinding import TOKEN_BYTES, BlindTrial, Stimulus, served_length, stimulus_token, token_hash
 from study.counters import OPEN, SESSION, TRIAL
+from study.definition import Flaw
 from study.design import CELL, RENDITION, VERSION, Design, Designs, StoredImage
 from study.messages import AnswerRequest, CriterionAnswer, PracticeResult, Progress, TrialReply
 from study.messages import SessionState as WireState
@@ -72,12 +73,18 @@ class Question:
     Attributes:
         image: index among the design's images.
         shown: rendition ids in position order.
-        row: what the trial's row says besides.
+
+    The others are columns of the trial's row.
     """
 
     image: int
     shown: tuple[int, ...]
-    row: Mapping[str, Any]
+    cell_id: int | None = None
+    repeat_of_id: int | None = None
+    gold_criterion: str | None = None
+    gold_position: int | None = None
+    assign_algo: str = PLANNED
+    propensity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,9 @@ def answer(
         return _already(db, designs, visit, trial_id, request, key=key, at=at)
     _store_answer(db, design, visit, taken, request.responses, key=key, at=at)
     note(db, ANSWERED, taken.id)
-    return _go_on(db, designs, visit, at)
+    if taken.kind == TrialKind.PRACTICE:
+        visit = end_practice(db, design, visit)
+    return _with_result(db, design, _go_on(db, designs, visit, at), taken.id)
 
 
 def stimulus(db: Session, session_token: str, token: str) -> ServedStimulus:
@@ -297,16 +306,17 @@ def _question(db: Session, design: Design, visit: Visit, step: Step, history: Se
             return _real(design, assigned)
     gold = design.golds[step.kind, step.criterion, step.item]
     tested = design.definition.gold_criteria[step.criterion].key
-    return Question(gold.image, gold.shown(step.right), {"gold_criterion": tested, "gold_position": step.right})
+    return Question(gold.image, gold.shown(step.right), gold_criterion=tested, gold_position=step.right)
 
 
 def _real(design: Design, assigned: Assigned) -> Question:
-    row = {
-        "cell_id": design.cell_id(assigned.place),
-        "assign_algo": ALGORITHM,
-        "propensity": assigned.propensity,
-    }
-    return Question(assigned.place.image, _outputs(design, assigned.place), row)
+    return Question(
+        assigned.place.image,
+        _outputs(design, assigned.place),
+        cell_id=design.cell_id(assigned.place),
+        assign_algo=ALGORITHM,
+        propensity=assigned.propensity,
+    )
 
 
 def _repeated(design: Design, step: Step, history: Sequence[_Asked]) -> Question | None:
@@ -314,8 +324,8 @@ def _repeated(design: Design, step: Step, history: Sequence[_Asked]) -> Question
     if original is None or original.place is None:
         return None
     place = design.swapped(original.place)
-    row = {"cell_id": design.cell_id(place), "repeat_of_id": original.id}
-    return Question(place.image, _outputs(design, place), row)
+    shown = _outputs(design, place)
+    return Question(place.image, shown, cell_id=design.cell_id(place), repeat_of_id=original.id)
 
 
 def _outputs(design: Design, place: Place) -> tuple[int, ...]:
@@ -351,16 +361,16 @@ def _issue(
         "seq": seq,
         "kind": TrialKind(step.kind),
         "image_id": image.id,
-        "cell_id": None,
-        "repeat_of_id": None,
-        "gold_criterion": None,
-        "gold_position": None,
+        "cell_id": question.cell_id,
+        "repeat_of_id": question.repeat_of_id,
+        "gold_criterion": question.gold_criterion,
+        "gold_position": question.gold_position,
         "state": TrialState.ISSUED,
         "lease_until": lease_until(design, at),
-        "assign_algo": PLANNED,
-        "propensity": None,
+        "assign_algo": question.assign_algo,
+        "propensity": question.propensity,
         "issued_at": at.now,
-    } | question.row
+    }
     row_id = db.execute(_ISSUE, trial).scalar_one()
     slots = [(SlotRole.INPUT, 0, image.input_id, INPUT_SLOT)]
     slots += [
@@ -379,11 +389,12 @@ def _issue(
             for role, position, rendition, slot in slots
         ],
     )
-    real = step.kind == "real"
-    if real:
-        counters.add_live(db, trial["cell_id"], 1)
-    asked = _Asked(row_id, seq, void=False, place=design.place(trial["cell_id"]) if real else None)
-    practice = trial["gold_criterion"] if step.kind == "practice" else None
+    place = None
+    if step.kind == "real" and question.cell_id is not None:
+        counters.add_live(db, question.cell_id, 1)
+        place = design.place(question.cell_id)
+    asked = _Asked(row_id, seq, void=False, place=place)
+    practice = question.gold_criterion if step.kind == "practice" else None
     return asked, _blind_trial(design, visit, public_id=public_id, number=number, image=image, practice=practice)
 
 
@@ -583,8 +594,8 @@ def _with_result(db: Session, design: Design, reply: TrialReply, trial_id: int) 
     row = db.execute(_RESULT, {"trial": trial_id}).one_or_none()
     if row is None:
         return reply
-    made = {criterion.key: criterion.gold for criterion in design.definition.gold_criteria}
-    result = PracticeResult(correct=row.gold_correct, right=row.gold_position, flaw=made[row.gold_criterion])
+    flaw: Flaw | None = next(each.gold for each in design.definition.gold_criteria if each.key == row.gold_criterion)
+    result = PracticeResult(correct=row.gold_correct, right=row.gold_position, flaw=flaw)
     return reply.model_copy(update={"practice": result})
 
 

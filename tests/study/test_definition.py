@@ -86,7 +86,7 @@ def test_pairs_follow_the_contrasts() -> None:
     ("changes", "told"),
     [
         ({"titel": "x"}, "titel: there is no such field; known here are analysis"),
-        ({"plan": {"reel": 3}}, "plan.reel: there is no such field; known here are real"),
+        ({"plan": {"reel": 3}}, "plan.reel: there is no such field; known here are gold, practice, real"),
         (
             {"methods": [{"key": "a", "rol": "target"}, {"key": "b"}]},
             r"methods\[0\].rol: there is no such field; known",
