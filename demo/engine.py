@@ -288,6 +288,9 @@ class DemoEngine:
 
         Settings are known once a method is loaded. Light ones are loaded for it; one that needs a GPU or a download
         is not, for a visitor who only looks, so it answers with nothing until it has run once.
+
+        Raises:
+            DemoError: when it cannot be loaded.
         """
         method = self.methods.get(key)
         if method is None or not method.readiness().ready:
@@ -295,8 +298,11 @@ class DemoEngine:
         heavy = bool(method.needs.gpu or method.needs.download_mb)
         if heavy and key not in self._home.resident:
             return ()
-        with self._home.borrow(key) as inpainter:
-            settings = inpainter.settings
+        try:
+            with self._home.borrow(key) as inpainter:
+                settings = inpainter.settings
+        except Exception as error:
+            raise _in_words(error) from error
         return knobs(settings) if isinstance(settings, Settings) else ()
 
     def look(

@@ -165,14 +165,14 @@ with no_stub_file():
             """No photo."""
 
 
-def flush_script(painter_id: str, viewer_id: str) -> str:
-    """JavaScript for the Run event, whose first input is the painter: what is painted this moment goes along.
+def flush_script(painter_id: str, *, then: str = "") -> str:
+    """JavaScript for an event whose first input is the painter: what is painted this moment goes along.
 
-    Without a photo or a hole it says so on the page and the event does not happen.
+    Without a photo or a hole it says so on the page and the event does not happen; otherwise `then` is done first.
     """
     return (
         "async (...inputs) => {"
         f" inputs[0] = await document.querySelector('#{painter_id} .mp').flushToRun();"
-        f" document.querySelector('#{viewer_id} .rv').waiting();"
+        f" {then};"
         " return inputs; }"
     )

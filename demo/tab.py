@@ -25,16 +25,20 @@ from asuka_infer.images import ImageError, Picture, encode_like, encode_png, rea
 from asuka_infer.inpaint import DEFAULT_CONTEXT, Framing
 from asuka_infer.inpainter import Cancelled
 from asuka_infer.request import Hole, RgbImage
+from asuka_infer.settings import Value
 from demo.engine import (
     MOST_CANDIDATES,
     MOST_METHODS,
     PREVIEW_SIDE,
+    Choices,
     DemoEngine,
     DemoError,
     Finished,
+    Job,
     Painted,
     Step,
 )
+from demo.method_panel import LookData, MethodData, MethodPanel, PanelData, knob_data
 from demo.outpainting import CanvasError, extend, hole_on_proxy, read_border
 from demo.painter import MaskPainter, PainterData, Pointed, flush_script
 from demo.photos import LONGEST_PROXY_SIDE, proxy_of
@@ -50,6 +54,7 @@ MAX_MEGABYTES = 50
 
 PAINTER_ID = "demo-painter"
 VIEWER_ID = "demo-viewer"
+PANEL_ID = "demo-panel"
 
 SLOT = "inpainting"
 """Gradio's queue lets one event of this name run at a time: there is one CPU or GPU."""
@@ -88,6 +93,23 @@ class _Kept:
         return [self.shown.before, self.shown.view, self.shown.file, *(preview.file for preview in self.shown.previews)]
 
 
+@dataclass(frozen=True)
+class _Controls:
+    """What a visitor chooses before a run; the components whose values make an `_Asked`."""
+
+    run: gr.Button
+    methods: gr.Dropdown
+    panel: MethodPanel
+    seed: gr.Number
+    candidates: gr.Slider
+    context: gr.Slider
+    compositing: gr.Radio
+
+    def inputs(self) -> list[Component]:
+        """In the order in which the run event takes them."""
+        return [self.methods, self.panel, self.seed, self.candidates, self.context, self.compositing]
+
+
 def build_demo_tab(
     engine: DemoEngine, *, max_megabytes: int = MAX_MEGABYTES, select: ClickSelect | None = None
 ) -> None:
@@ -108,15 +130,16 @@ def build_demo_tab(
                 max_megapixels=engine.max_pixels // 1_000_000,
                 sam=select.folder is not None,
             )
-            run_button, chosen = _run_row(engine)
+            controls = _controls(engine)
         with gr.Column(min_width=340):
             viewer = ResultViewer(elem_id=VIEWER_ID)
     kept = gr.State(list[_Kept]())
     _wire_painter(engine, painter, select)
-    _wire(engine, painter, viewer, run_button=run_button, chosen=chosen, kept=kept)
+    _wire(engine, painter, viewer, controls, kept)
+    _wire_look(engine, painter, controls)
 
 
-def _run_row(engine: DemoEngine) -> tuple[gr.Button, list[Component]]:
+def _controls(engine: DemoEngine) -> _Controls:
     """The method, the button and the settings; none has to be touched."""
     with gr.Row(equal_height=False, elem_id="demo-run-row"):
         methods = gr.Dropdown(
@@ -134,16 +157,13 @@ def _run_row(engine: DemoEngine) -> tuple[gr.Button, list[Component]]:
             interface("run"), variant="primary", size="lg", elem_id="demo-run", scale=1, min_width=120
         )
     about = gr.Markdown(_about(engine, [engine.favourite()]), elem_id="demo-about")
-    settings = _settings_panel()
-
-    def describe(keys: list[str]) -> str:
-        return _about(engine, keys)
-
-    methods.change(describe, methods, about, queue=False, show_progress="hidden", api_visibility="private")
-    return run_button, [methods, *settings]
+    panel = MethodPanel(elem_id=PANEL_ID)
+    seed, candidates, context, compositing = _settings()
+    _wire_panel(engine, methods, about, panel)
+    return _Controls(run_button, methods, panel, seed, candidates, context, compositing)
 
 
-def _settings_panel() -> list[Component]:
+def _settings() -> tuple[gr.Number, gr.Slider, gr.Slider, gr.Radio]:
     with gr.Accordion(interface("settings"), open=False, elem_id="demo-settings"):
         with gr.Row():
             seed = gr.Number(
@@ -163,11 +183,22 @@ def _settings_panel() -> list[Component]:
                 [(interface("exact"), "exact"), (interface("seamless"), "seamless")], value="exact",
                 label=interface("compositing"), info=interface("compositingInfo"), elem_id="demo-compositing",
             )  # fmt: skip
-    return [seed, candidates, context, compositing]
+    return seed, candidates, context, compositing
 
 
 _QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """For events that answer at once and say for themselves what they do."""
+
+
+def _wire_panel(engine: DemoEngine, methods: gr.Dropdown, about: gr.Markdown, panel: MethodPanel) -> None:
+    """Words and knobs follow the chosen methods; the first visit loads the first method while a photo is looked for."""
+
+    def describe(keys: list[str], turned: Choices) -> tuple[str, PanelData]:
+        return _about(engine, keys), PanelData(methods=_method_data(engine, keys), values=_as_values(turned))
+
+    methods.change(describe, [methods, panel], [about, panel], **_QUIET)
+    if Context.root_block is not None:
+        Context.root_block.load(describe, [methods, panel], [about, panel], **_QUIET)
 
 
 def _wire_painter(engine: DemoEngine, painter: MaskPainter, select: ClickSelect) -> None:
@@ -189,14 +220,13 @@ def _wire(
     engine: DemoEngine,
     painter: MaskPainter,
     viewer: ResultViewer,
-    *,
-    run_button: gr.Button,
-    chosen: list[Component],
+    controls: _Controls,
     kept: gr.State,
 ) -> None:
     def run(  # noqa: PLR0917 - Gradio hands inputs over by position
         painted: Painted,
         keys: list[str],
+        turned: Choices,
         seed: float,
         candidates: float,
         context: float,
@@ -204,7 +234,7 @@ def _wire(
         results: list[_Kept],
         request: gr.Request,
     ) -> Iterator[tuple[ViewerData, list[_Kept]]]:
-        asked = _Asked(keys, int(seed), int(candidates), Framing(context), compositing)
+        asked = _Asked(keys, turned, int(seed), int(candidates), Framing(context), compositing)
         yield from _run(engine, painted, asked, results, str(request.session_hash))
 
     def cancel(results: list[_Kept], request: gr.Request) -> ViewerData:
@@ -217,15 +247,28 @@ def _wire(
     def leave(request: gr.Request) -> None:
         engine.cancel(str(request.session_hash))
 
-    running = run_button.click(
-        run, [painter, *chosen, kept], [viewer, kept], js=flush_script(PAINTER_ID, VIEWER_ID), show_progress="minimal",
-        concurrency_id=SLOT, concurrency_limit=1, api_visibility="private",
+    waiting = f"document.querySelector('#{VIEWER_ID} .rv').waiting()"
+    running = controls.run.click(
+        run, [painter, *controls.inputs(), kept], [viewer, kept], js=flush_script(PAINTER_ID, then=waiting),
+        show_progress="minimal", concurrency_id=SLOT, concurrency_limit=1, api_visibility="private",
     )  # fmt: skip
     running.failure(None, js=f"() => document.querySelector('#{VIEWER_ID} .rv').idle()", api_visibility="private")
     viewer.cancel(cancel, kept, viewer, cancels=[running], **_QUIET)
     viewer.reuse(reuse, kept, painter, **_QUIET)
     if Context.root_block is not None:
         Context.root_block.unload(leave)
+
+
+def _wire_look(engine: DemoEngine, painter: MaskPainter, controls: _Controls) -> None:
+    def look(painted: Painted, keys: list[str], turned: Choices, seed: float, context: float) -> PanelData:
+        return _look(engine, painted, [Job(key, int(seed), turned.get(key, {})) for key in keys], Framing(context))
+
+    asked = [painter, controls.methods, controls.panel, controls.seed, controls.context]
+    looking = controls.panel.look(
+        look, asked, controls.panel, js=flush_script(PAINTER_ID), show_progress="hidden", concurrency_id=SLOT,
+        concurrency_limit=1, api_visibility="private",
+    )  # fmt: skip
+    looking.failure(None, js=f"() => document.querySelector('#{PANEL_ID} .kp').idle()", api_visibility="private")
 
 
 def _open(engine: DemoEngine, painted: Painted) -> PainterData:
@@ -298,6 +341,7 @@ class _Asked:
     """The settings of one run."""
 
     keys: list[str]
+    turned: Choices
     seed: int
     candidates: int
     framing: Framing
@@ -310,7 +354,7 @@ def _run(
     """Run the jobs, showing progress and every result as it comes."""
     made, preview, looked, told = 0, None, 0.0, 0.0
     try:
-        jobs = engine.plan(asked.keys, asked.seed, asked.candidates)
+        jobs = engine.plan(asked.keys, asked.seed, asked.candidates, asked.turned)
         picture = engine.open_photo(painted)
         hole = engine.read_hole(painted, picture.size)
         before = FileData(path=_save(encode_png(proxy_of(picture.pixels, picture.alpha)), "proxy.png"))
@@ -332,6 +376,45 @@ def _run(
         yield _shown(results, message="stopped"), results
     except DemoError as error:
         yield _shown(results, message=str(error)), results
+
+
+def _look(engine: DemoEngine, painted: Painted, jobs: list[Job], framing: Framing) -> PanelData:
+    """Answer the panel's question: this is what the chosen methods see."""
+    turned = _as_values({job.method: job.settings for job in jobs})
+    methods = _method_data(engine, [job.method for job in jobs])
+    told = time.monotonic_ns() // 1_000_000
+    looks: list[LookData] = []
+    try:
+        picture = engine.open_photo(painted)
+        hole = engine.read_hole(painted, picture.size)
+        for job, method in zip(jobs, methods, strict=True):
+            if method.shows_prior:
+                seen = engine.look(job, picture, hole, framing=framing)
+                looks += [
+                    LookData(method=method.title, name=name, picture=_small_png(shown)) for name, shown in seen.items()
+                ]
+    except DemoError as error:
+        return PanelData(methods=methods, values=turned, message=str(error), told=told)
+    return PanelData(methods=methods, values=turned, looks=looks, told=told)
+
+
+def _method_data(engine: DemoEngine, keys: list[str]) -> list[MethodData]:
+    return [_one_method(engine, engine.methods[key]) for key in keys[:MOST_METHODS] if key in engine.methods]
+
+
+def _one_method(engine: DemoEngine, method: Method) -> MethodData:
+    try:
+        knobs = engine.knobs(method.key)
+    except DemoError:
+        knobs = ()  # it is in the log, and whoever runs the method reads why it cannot be loaded
+    shows_prior = any(knob.name == "prior" for knob in knobs)
+    return MethodData(
+        key=method.key, title=method.title, knobs=[knob_data(knob) for knob in knobs], shows_prior=shows_prior
+    )
+
+
+def _as_values(turned: Choices) -> dict[str, dict[str, Value]]:
+    return {key: dict(values) for key, values in turned.items()}
 
 
 def _reuse(engine: DemoEngine, results: list[_Kept], event: gr.EventData) -> PainterData:
@@ -435,6 +518,13 @@ def _thumbnail(pixels: RgbImage) -> str:
 
 def _small_jpeg(pixels: RgbImage) -> str:
     return _data_url(pixels, PREVIEW_SIDE)
+
+
+def _small_png(pixels: RgbImage) -> str:
+    scale = min(1, PREVIEW_SIDE / max(pixels.shape[:2]))
+    size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
+    small = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return "data:image/png;base64," + base64.b64encode(encode_png(small)).decode()
 
 
 def _data_url(pixels: RgbImage, longest: int) -> str:
