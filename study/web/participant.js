@@ -12,7 +12,7 @@ const EVENTS_MS = 10_000;
 const MOST_EVENTS = 150; // the server takes 200 at a time
 const SECONDS_A_TRIAL = 15; // for the first estimate, our choice; then the median of the trials done here
 const SAVED_MS = 2_000; // how long "Saved" stays
-const SOURCES = { PROLIFIC_PID: "prolific", workerId: "mturk", survey_code: "sona", participant: "lab" };
+const LINK = ["PROLIFIC_PID", "STUDY_ID", "SESSION_ID", "workerId", "assignmentId", "hitId", "survey_code", "participant"];
 const SHORTCUTS_KEY = "asuka-study-shortcuts";
 const WITHOUT_CATALOGUE = { error_title: "That did not work / 操作未成功", check_again: "Try again / 重试" };
 
@@ -115,8 +115,8 @@ class Visit {
 	}
 
 	#recruited() {
-		const found = Object.keys(SOURCES).find((name) => this.query.get(name));
-		return found ? { source: SOURCES[found], external_id: this.query.get(found) } : null;
+		const link = LINK.filter((name) => this.query.get(name)).map((name) => [name, this.query.get(name)]);
+		return link.length ? { link: Object.fromEntries(link) } : null;
 	}
 
 	async #setLocale(locale) {
@@ -758,7 +758,7 @@ class Visit {
 		return h("div", { class: "handover" },
 			code && h("p", { class: "fine" }, say("code")),
 			code && h("p", { class: "code" }, h("output", {}, code), navigator.clipboard && copy),
-			redirect && h("a", { class: "primary", href: redirect, rel: "noreferrer" }, say("return_to")),
+			redirect && h("a", { class: "primary", href: redirect.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(this.query.get(name))), rel: "noreferrer" }, say("return_to")),
 		);
 	}
 
