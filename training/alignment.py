@@ -11,7 +11,7 @@ from asuka_infer.asuka.mini import MiniModel
 from asuka_infer.request import RgbImage
 from training.backbone import BackboneRecipe, DiffusionObjective, draw_scenes, fills_sheet
 from training.loop import Moment, Pace
-from training.presets import Bench, Preset
+from training.presets import Bench, Growth, Preset
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,12 @@ class AlignmentRecipe:
 
 PRESETS: Mapping[Preset, AlignmentRecipe] = {
     "gpu": AlignmentRecipe(Pace(steps=1500, batch=256, peak=2e-4, warm_up=100), decay=500),
-    "cpu": AlignmentRecipe(Pace(steps=3000, batch=16, peak=2e-4, warm_up=100, log_every=100), decay=1000),
-    "tiny": AlignmentRecipe(Pace(steps=6, batch=4, peak=1e-3, warm_up=2, log_every=2, precision="no"), decay=3),
+    "cpu": AlignmentRecipe(Pace(steps=3000, batch=8, peak=2e-4, warm_up=20, average=0.99, log_every=20), decay=60),
+    "tiny": AlignmentRecipe(
+        Pace(steps=6, batch=4, peak=1e-3, warm_up=2, log_every=2, precision="no"),
+        decay=3,
+        scenes=BackboneRecipe(Pace(steps=1, batch=1, peak=0.0), sides=Growth(64)),
+    ),
 }
 
 
@@ -59,8 +63,8 @@ class AlignmentStage:
     def batch(self, moment: Moment) -> dict[str, Tensor]:
         """Scenes, none of whose conditions is dropped, some of them with the whole picture as prior."""
         share = misaligned_share(moment.step, self._settings)
-        draws = torch.rand(self.pace.batch, generator=moment.generator, device=moment.device)
         scenes = draw_scenes(self._bench, moment, self.pace.batch, self._settings.scenes)
+        draws = torch.rand(len(scenes["pictures"]), generator=moment.generator, device=moment.device)
         return {**scenes, "dropped": torch.zeros_like(draws, dtype=torch.bool), "misaligned": draws < share}
 
     def finish(self, model: MiniModel) -> None:

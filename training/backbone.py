@@ -5,7 +5,7 @@ alignment nothing to steer (measured): so the small family trains both at once o
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -13,18 +13,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from asuka_infer.asuka.embedded import Scene, sample
+from asuka_infer.asuka.first_fill import first_fill
 from asuka_infer.asuka.mini import LATENT_SCALE, MiniConfig, MiniModel
 from asuka_infer.asuka.schedule import STEPS
 from asuka_infer.request import RgbImage
 from training.loop import Moment, Pace
 from training.losses import hole_weight, logit_normal_times, weighted_mse
 from training.pictures import HOLE_GREY, sheet_of, with_hole
-from training.presets import Bench, Preset
+from training.presets import Bench, Growth, Preset
 
 SHOWN = 6
 """Photographs on a sheet."""
 
-SHEET_STEPS = 10
+SHEET_STEPS = 4
 """Sampling steps of the sheets, the family's default."""
 
 
@@ -38,19 +39,26 @@ class BackboneRecipe:
         outside: weight of the error outside the hole, where the answer is known and pasted over anyway (our choice).
         time_mean: of the logit-normal times; above 0 leans towards noise, where what to draw is decided (our choice).
         smallest_crop: squares of this share of the photograph's side up to all of it are shown (our choice).
+        sides: in px of what is shown.
     """
 
     pace: Pace
+    sides: Growth = field(default_factory=lambda: Growth(256))
     dropped: float = 0.25
     outside: float = 0.1
-    time_mean: float = 0.4
+    time_mean: float = 0.8
     smallest_crop: float = 0.7
 
 
 PRESETS: Mapping[Preset, BackboneRecipe] = {
     "gpu": BackboneRecipe(Pace(steps=16_000, batch=256, peak=4e-4, minutes_between_checkpoints=3)),
-    "cpu": BackboneRecipe(Pace(steps=30_000, batch=16, peak=3e-4, log_every=100)),
-    "tiny": BackboneRecipe(Pace(steps=6, batch=4, peak=1e-3, warm_up=2, log_every=2, precision="no")),
+    "cpu": BackboneRecipe(
+        Pace(steps=30_000, batch=8, peak=5e-4, warm_up=100, average=0.995, log_every=50),
+        sides=Growth(128, 256, since=0.6),
+    ),
+    "tiny": BackboneRecipe(
+        Pace(steps=6, batch=4, peak=1e-3, warm_up=2, log_every=2, precision="no"), sides=Growth(32, 64, since=0.5)
+    ),
 }
 
 
@@ -72,10 +80,9 @@ class BackboneStage:
 
     def batch(self, moment: Moment) -> dict[str, Tensor]:
         """Pictures, holes, noise, times, and which conditions are dropped."""
-        dropped = _chosen(moment, self.pace.batch, self._settings.dropped)
-        misaligned = torch.zeros_like(dropped)
         scenes = draw_scenes(self._bench, moment, self.pace.batch, self._settings)
-        return {**scenes, "dropped": dropped, "misaligned": misaligned}
+        dropped = _chosen(moment, len(scenes["pictures"]), self._settings.dropped)
+        return {**scenes, "dropped": dropped, "misaligned": torch.zeros_like(dropped)}
 
     def finish(self, model: MiniModel) -> None:
         """Nothing."""
@@ -115,12 +122,15 @@ class DiffusionObjective(nn.Module):
         schedule = self.model.config.schedule
         with torch.no_grad():
             clean = self.model.encode(pictures).float()
-            known = self.model.encode_known(pictures, holes)
-            prior = self.model.mae.prior(pictures, holes & ~misaligned.view(-1, 1, 1, 1))
+            prior, known = told(self.model, pictures, holes, dropped)
+            if misaligned.any():
+                whole = self.model.mae.reconstructed_prior(pictures).to(prior)
+                prior = torch.where(misaligned.view(-1, 1, 1), whole, prior)
             cells = self.model.cells(holes)
+            start = self.model.start(known.float(), noise)
         condition = self.model.alignment(prior)
         condition = torch.where(dropped.view(-1, 1, 1), self.model.null(len(pictures)).to(condition), condition)
-        noisy, target = schedule.add_noise(clean, noise, time), schedule.target(clean, noise, time)
+        noisy, target = schedule.add_noise(clean, start, time), schedule.target(clean, start, time)
         predicted = self.model.predict(noisy, time, cells, known, condition).float()
         inside = cells > 0
         loss = weighted_mse(predicted, target, hole_weight(inside, self._outside))
@@ -129,10 +139,24 @@ class DiffusionObjective(nn.Module):
         return {"loss": loss, "hole": hole}
 
 
+def told(
+    model: MiniModel,
+    pictures: Float[Tensor, "batch 3 size size"],
+    holes: Bool[Tensor, "batch 1 size size"],
+    dropped: Bool[Tensor, " batch"],
+) -> tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "batch channels h w"]]:
+    """The prior and the first-filled latents of each scene: the smoothest fill where the condition is dropped."""
+    prior, imagined = model.mae.prior_and_picture(pictures, holes)
+    enlarged = nn.functional.interpolate(imagined.float(), size=pictures.shape[-2:], mode="bilinear")
+    filled = torch.where(dropped.view(-1, 1, 1, 1), first_fill(pictures, holes), enlarged)
+    return prior, model.encode(torch.where(holes, filled, pictures))
+
+
 def draw_scenes(bench: Bench, moment: Moment, count: int, recipe: BackboneRecipe) -> dict[str, Tensor]:
     """Pictures, holes, noise and times of one batch."""
-    size = bench.model.pixels
-    pictures = bench.supply.pictures(moment.rng, count, size, smallest=round(recipe.smallest_crop * size))
+    size, count = recipe.sides.now(moment.progress, count)
+    smallest = round(recipe.smallest_crop * bench.model.pixels)
+    pictures = bench.supply.pictures(moment.rng, count, size, smallest=smallest)
     holes = bench.supply.holes(moment.rng, count, size)
     shape = (count, bench.model.latent_channels, size // LATENT_SCALE, size // LATENT_SCALE)
     noise = torch.randn(shape, generator=moment.generator, device=moment.device)
@@ -153,8 +177,10 @@ def fills_sheet(model: MiniModel, bench: Bench) -> RgbImage:
     seeds = list(range(len(pictures)))
     condition = model.condition(pictures, holes)
     null = sample(model, scene, model.null(len(pictures)), seeds, steps=SHEET_STEPS)
-    latents = sample(model, scene, condition, seeds, steps=SHEET_STEPS)
-    prior = nn.functional.interpolate(model.mae.reconstruct(pictures, holes), size=pictures.shape[-2:])
+    imagined = model.mae.reconstruct(pictures, holes)
+    known = model.encode_known(pictures, holes, imagined)
+    latents = sample(model, scene, condition, seeds, steps=SHEET_STEPS, known=known)
+    prior = nn.functional.interpolate(imagined, size=pictures.shape[-2:], mode="bilinear")
     plain = torch.where(holes, model.decode_plain(null), pictures)
     filled = torch.where(holes, model.decode_known(latents, pictures, holes), pictures)
     return sheet_of([with_hole(pictures, holes), prior, plain, filled, pictures])

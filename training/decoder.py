@@ -3,21 +3,22 @@
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
+from math import ceil
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from asuka_infer.asuka.mini import LATENT_SCALE, MiniModel
 from asuka_infer.asuka.schedule import STEPS
 from asuka_infer.metrics.features import SqueezeNet
 from asuka_infer.request import RgbImage
-from training.backbone import fills_sheet
+from training.backbone import fills_sheet, told
 from training.colour import Jitter, draw_change, recolour
 from training.loop import Moment, Pace
 from training.losses import Adversary, multi_scale_l1, weighted_mse
-from training.presets import Bench, Preset
+from training.presets import Bench, Growth, Preset
 from training.vae import decode, sharpening
 
 
@@ -27,9 +28,12 @@ class DecoderRecipe:
 
     Attributes:
         pace: see `Pace`.
-        crop: side of the squares in px.
+        sides: of the squares in px.
         jitter: of the picture that is encoded; the target is always the original.
-        augmented: share of the known-pixel samples whose latents are the UNet's one-step estimate (paper: half).
+        sampled: share of the known-pixel samples whose latents are what the family draws into the hole, in one to
+            `most_steps` steps from its start: a short training leaves latents that the decoder has to finish.
+        most_steps: of those; 0 leaves the start as it is, for a decoder that begins before there is a UNet.
+        augmented: share of the other known-pixel samples whose latents are the UNet's one-step estimate (paper: half).
         noisiest, least_noisy: times of that estimate as a share of all ("large" in the paper; the range is not known,
             .6 to 1 is our choice).
         plain: share of a batch that is decoded with nothing known from true latents, so that the plain decoder of
@@ -42,7 +46,9 @@ class DecoderRecipe:
     """
 
     pace: Pace
-    crop: int = 128
+    sides: Growth = field(default_factory=lambda: Growth(128))
+    sampled: float = 0.5
+    most_steps: int = 4
     jitter: Jitter = field(default_factory=Jitter)
     augmented: float = 0.5
     least_noisy: float = 0.6
@@ -56,8 +62,15 @@ class DecoderRecipe:
 
 PRESETS: Mapping[Preset, DecoderRecipe] = {
     "gpu": DecoderRecipe(Pace(steps=3000, batch=128, peak=3e-4, warm_up=100, minutes_between_checkpoints=3)),
-    "cpu": DecoderRecipe(Pace(steps=20_000, batch=8, peak=3e-4, warm_up=200, log_every=100), crop=96),
-    "tiny": DecoderRecipe(Pace(steps=6, batch=4, peak=1e-3, warm_up=2, log_every=2, precision="no"), crop=32),
+    "cpu": DecoderRecipe(
+        Pace(steps=20_000, batch=8, peak=5e-4, warm_up=100, average=0.998, log_every=50),
+        sides=Growth(128, 256, since=0.5),
+        sampled=0.75,
+        most_steps=2,
+        plain=0.125,
+        perceptual=1.0,
+    ),
+    "tiny": DecoderRecipe(Pace(steps=6, batch=8, peak=1e-3, warm_up=2, log_every=2, precision="no"), sides=Growth(32)),
 }
 
 
@@ -79,7 +92,7 @@ class DecoderStage:
 
     def batch(self, moment: Moment) -> dict[str, Tensor]:
         """Crops, holes, their recoloured copies, noise and times for the one-step estimate."""
-        size, count = self._settings.crop, self.pace.batch
+        size, count = self._settings.sides.now(moment.progress, self.pace.batch)
         pictures = self._bench.supply.pictures(moment.rng, count, size, smallest=size, largest=2 * size)
         holes = self._bench.supply.holes(moment.rng, count, size)
         change = draw_change(count, self._settings.jitter, moment.generator, moment.device)
@@ -93,6 +106,7 @@ class DecoderStage:
             "recoloured": recolour(pictures, change),
             "noise": noise,
             "sharpen": sharpening(moment, self._settings.sharpen_from),
+            "steps": self._steps(moment),
             "time": (time * STEPS).clamp(max=STEPS - 1),
         }
 
@@ -103,9 +117,13 @@ class DecoderStage:
         """Hole, prior, fill without a condition, fill with the prior, truth."""
         return fills_sheet(model, self._bench)
 
+    def _steps(self, moment: Moment) -> Int[Tensor, ""]:
+        most = self._settings.most_steps
+        return torch.tensor(int(moment.rng.integers(min(1, most), most + 1)))
+
 
 class HarmonyObjective(nn.Module):
-    """The original picture from recoloured and from one-step-estimated latents, given what lies outside the hole."""
+    """The original picture from sampled, one-step-estimated and recoloured latents, given the known pixels."""
 
     def __init__(self, model: MiniModel, perceptual: SqueezeNet | None, recipe: DecoderRecipe) -> None:
         super().__init__()
@@ -122,15 +140,18 @@ class HarmonyObjective(nn.Module):
         recoloured: Float[Tensor, "batch 3 size size"],
         noise: Float[Tensor, "batch channels h w"],
         sharpen: Float[Tensor, ""],
+        steps: Int[Tensor, ""],
         time: Float[Tensor, " batch"],
     ) -> dict[str, Tensor]:
-        """The losses of one batch: its first share decoded plainly, then estimated latents, then recoloured ones."""
-        plain = round(len(pictures) * self._recipe.plain)
-        estimated = plain + round((len(pictures) - plain) * self._recipe.augmented)
+        """The losses of one batch: decoded plainly, then sampled latents, then estimated ones, then recoloured ones."""
+        plain, sampled, estimated = self._shares(len(pictures))
         with torch.no_grad():
-            latents = self.model.encode(torch.cat([pictures[:plain], recoloured[plain:]]))
-            guess = self._one_step(latents[plain:estimated], noise[plain:estimated], time[plain:estimated])
-            latents = torch.cat([latents[:plain], guess, latents[estimated:]])
+            drawn = self.draw(pictures[plain:sampled], holes[plain:sampled], noise[plain:sampled], int(steps))
+            latents = self.model.encode(torch.cat([pictures[:plain], recoloured[sampled:]]))
+            true, recoloured_ones = latents[:plain], latents[plain:]
+            count = estimated - sampled
+            guess = self._one_step(recoloured_ones[:count], noise[sampled:estimated], time[sampled:estimated])
+            latents = torch.cat([true, drawn.to(true), guess.to(true), recoloured_ones[count:]])
         known = pictures[plain:] * 2 - 1
         decoded = torch.cat(
             [
@@ -139,24 +160,54 @@ class HarmonyObjective(nn.Module):
             ]
         )
         result = (decoded / 2 + 0.5).float()
+        # What the user gets: outside the hole the photograph itself, so that a seam is seen as one.
+        shown = torch.cat([result[:plain], torch.where(holes[plain:], result[plain:], pictures[plain:])])
         losses = {
             "l1": multi_scale_l1(result, pictures),
             "hole": weighted_mse(result[plain:], pictures[plain:], holes[plain:].float()),
         }
         loss = losses["l1"] + self._recipe.hole * losses["hole"]
         if self.perceptual is not None:
-            losses["perceptual"] = self.perceptual.distance(result, pictures).mean()
+            losses["perceptual"] = self.perceptual.distance(shown, pictures).mean()
             loss = loss + self._recipe.perceptual * losses["perceptual"]
         if self.adversary is not None:
-            fooled, losses["critic"] = self.adversary(pictures, result)
+            fooled, losses["critic"] = self.adversary(pictures, shown)
             loss = loss + self._recipe.adversarial * sharpen * fooled + losses["critic"]
         losses["plain_mse"] = (result[:plain] - pictures[:plain]).square().mean().detach()
         return {"loss": loss, **losses}
 
+    def draw(
+        self,
+        pictures: Float[Tensor, "batch 3 size size"],
+        holes: Bool[Tensor, "batch 1 size size"],
+        noise: Float[Tensor, "batch channels h w"],
+        steps: int,
+    ) -> Float[Tensor, "batch channels h w"]:
+        """What the family draws, step by step from its start, with the prior as condition."""
+        model, schedule = self.model, self.model.config.schedule
+        prior, known = told(model, pictures, holes, torch.zeros_like(holes[:, 0, 0, 0]))
+        condition, cells = model.alignment(prior), model.cells(holes)
+        latents = model.start(known.float(), noise)
+        for left in range(steps, 0, -1):
+            time = noise.new_full((len(noise),), min(left * STEPS / steps, STEPS - 1))
+            predicted = model.predict(latents, time, cells, known, condition).float()
+            clean, start = schedule.clean_and_noise(latents, predicted, time)
+            after = noise.new_full((len(noise),), (left - 1) * STEPS / steps)
+            latents = schedule.add_noise(clean, start, after)
+        return latents
+
+    def _shares(self, count: int) -> tuple[int, int, int]:
+        """Where the plain, the sampled and the estimated share of a batch end."""
+        plain = ceil(count * self._recipe.plain)
+        sampled = plain + round((count - plain) * self._recipe.sampled)
+        return plain, sampled, sampled + round((count - sampled) * self._recipe.augmented)
+
     def _one_step(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """Encoded again: the picture that the UNet guesses in one step when told the truth and given no hole."""
+        if not len(clean):
+            return clean
         schedule = self.model.config.schedule
-        noisy = schedule.add_noise(clean, noise, time)
+        noisy = schedule.add_noise(clean, self.model.start(clean, noise), time)
         no_hole = torch.zeros_like(clean[:, :1])
         predicted = self.model.predict(noisy, time, no_hole, clean, self.model.null(len(clean)))
         guess, _ = schedule.clean_and_noise(noisy, predicted, time)

@@ -31,11 +31,41 @@ MODELS: Mapping[Preset, MiniConfig] = {
         alignment=AlignmentSizes(condition_width=32, depth=1),
         unet=UnetSizes(widths=(16, 32), attention=(False, True), heads=2, norm_groups=8),
         vae=UnshuffleSizes(
-            encoder_widths=(16, 16), encoder_blocks=(1, 1), decoder_widths=(8, 8, 16, 16), decoder_blocks=(1, 1)
+            encoder_widths=(16, 16),
+            encoder_blocks=(1, 1),
+            decoder_widths=(8, 8, 16, 16),
+            decoder_blocks=(1, 1),
+            decoder_dilations=(2,),
+            decoder_heads=2,
         ),
     ),
 }
 """A GPU and a CPU train the same model, so that one can go on where the other stopped."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Sides of training pictures in px: small ones first, because steps count more than pixels in the beginning.
+
+    Attributes:
+        first, last: before and after; the batch shrinks as the pictures grow, by half as much as their area.
+        since: the share of the schedule after which they are larger; 1 = never.
+    """
+
+    first: int
+    last: int = 0
+    since: float = 1.0
+
+    @property
+    def sides(self) -> frozenset[int]:
+        """All that occur."""
+        return frozenset({self.first, self.last} - {0})
+
+    def now(self, progress: float, batch: int) -> tuple[int, int]:
+        """(side, pictures in a batch) at a share of the schedule."""
+        if not self.last or progress < self.since:
+            return self.first, batch
+        return self.last, max(2, round(batch * 2 * self.first**2 / self.last**2))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """Stage 1: the autoencoder; its decoder learns at once to decode plainly and to continue known pixels."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +17,7 @@ from asuka_infer.request import RgbImage
 from training.loop import Moment, Pace
 from training.losses import Adversary, kl_to_unit_gaussian, multi_scale_l1
 from training.pictures import sheet_of, with_hole
-from training.presets import Bench, Preset
+from training.presets import Bench, Growth, Preset
 
 STATISTICS_BATCHES = 16
 """Batches of 16 over which the latents' mean and spread are measured: 256 photographs settle them to about 1 %."""
@@ -34,7 +34,7 @@ class VaeRecipe:
 
     Attributes:
         pace: see `Pace`.
-        crop: side of the squares in px.
+        sides: of the squares in px.
         adversarial: weight of a hinge PatchGAN, 0 for none: it sharpens textures and invents them (our choice: none
             until it has been tried on a GPU).
         sharpen_from: share of the schedule after which the critic counts; it learns from the start.
@@ -44,7 +44,7 @@ class VaeRecipe:
     """
 
     pace: Pace
-    crop: int = 128
+    sides: Growth = field(default_factory=lambda: Growth(128))
     perceptual: float = 0.3
     adversarial: float = 0.0
     sharpen_from: float = 0.5
@@ -53,10 +53,13 @@ class VaeRecipe:
 
 
 PRESETS: Mapping[Preset, VaeRecipe] = {
-    "gpu": VaeRecipe(Pace(steps=8000, batch=128, peak=1e-3, warm_up=200, minutes_between_checkpoints=3), crop=128),
+    "gpu": VaeRecipe(Pace(steps=8000, batch=128, peak=1e-3, warm_up=200, minutes_between_checkpoints=3)),
     # Measured: small crops and batches give more steps, which matter more than pixels on a CPU.
-    "cpu": VaeRecipe(Pace(steps=70_000, batch=8, peak=1e-3, warm_up=200, log_every=100), crop=64),
-    "tiny": VaeRecipe(Pace(steps=6, batch=4, peak=1e-3, warm_up=2, log_every=2, precision="no"), crop=32),
+    "cpu": VaeRecipe(
+        Pace(steps=70_000, batch=8, peak=1e-3, warm_up=200, average=0.998, log_every=100),
+        sides=Growth(64, 128, since=0.5),
+    ),
+    "tiny": VaeRecipe(Pace(steps=6, batch=4, peak=1e-3, warm_up=2, log_every=2, precision="no"), sides=Growth(32)),
 }
 
 
@@ -78,7 +81,7 @@ class VaeStage:
 
     def batch(self, moment: Moment) -> dict[str, Tensor]:
         """Crops, holes, and noise for the latents."""
-        size, count = self._settings.crop, self.pace.batch
+        size, count = self._settings.sides.now(moment.progress, self.pace.batch)
         cells = size // LATENT_SCALE
         noise = torch.randn(
             (count, self._bench.model.latent_channels, cells, cells), generator=moment.generator, device=moment.device

@@ -12,7 +12,7 @@ from diffusers.models.autoencoders.autoencoder_asym_kl import AsymmetricAutoenco
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution, MaskConditionDecoder
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -203,6 +203,8 @@ class UnshuffleAutoencoder(ModelMixin, ConfigMixin):
         encoder_blocks: Sequence[int] = (1, 2),
         decoder_widths: Sequence[int] = (16, 48, 96, 192),
         decoder_blocks: Sequence[int] = (2, 3),
+        decoder_dilations: Sequence[int] = (),
+        decoder_heads: int = 0,
         conditional: bool = True,
         scaling_factor: float = 1.0,  # noqa: ARG002 - kept in the config, where pipelines look for it
         shift_factor: float = 0.0,  # noqa: ARG002 - same
@@ -215,6 +217,8 @@ class UnshuffleAutoencoder(ModelMixin, ConfigMixin):
             encoder_blocks: residual blocks at 1/4 and 1/8 size.
             decoder_widths: features at full, 1/2, 1/4 and 1/8 size.
             decoder_blocks: residual blocks at 1/4 and 1/8 size.
+            decoder_dilations: further blocks at 1/8 size whose convolutions reach this many cells far.
+            decoder_heads: attention heads with which the hole looks at the known cells at 1/8 size; 0 = none.
             conditional: with a condition encoder; without one, image and mask are refused.
             scaling_factor: latents times this have about unit variance.
             shift_factor: subtracted before the scaling.
@@ -223,7 +227,14 @@ class UnshuffleAutoencoder(ModelMixin, ConfigMixin):
         self.encoder = UnshuffleEncoder(2 * latent_channels, encoder_widths, encoder_blocks)
         self.quant_conv = nn.Conv2d(2 * latent_channels, 2 * latent_channels, 1)
         self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
-        self.decoder = UnshuffleDecoder(latent_channels, decoder_widths, decoder_blocks, conditional=conditional)
+        self.decoder = UnshuffleDecoder(
+            latent_channels,
+            decoder_widths,
+            decoder_blocks,
+            dilations=decoder_dilations,
+            heads=decoder_heads,
+            conditional=conditional,
+        )
 
     def encode(self, x: Float[Tensor, "batch 3 height width"]) -> AutoencoderKLOutput:
         """The latent distribution of pictures in [-1, 1] whose sides are multiples of 8."""
@@ -277,10 +288,21 @@ class UnshuffleEncoder(nn.Module):
 class UnshuffleDecoder(nn.Module):
     """Latents to pictures through 1/8, 1/4, 1/2 and full size; known pixels' features replace it outside the hole."""
 
-    def __init__(self, in_channels: int, widths: Sequence[int], blocks: Sequence[int], *, conditional: bool) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        widths: Sequence[int],
+        blocks: Sequence[int],
+        *,
+        dilations: Sequence[int] = (),
+        heads: int = 0,
+        conditional: bool,
+    ) -> None:
         super().__init__()
         full, half, quarter, eighth = widths
         self.conv_in = nn.Conv2d(in_channels, eighth, 3, padding=1)
+        self.far = nn.Sequential(*(ReluBlock(eighth, dilation) for dilation in dilations))
+        self.attention = KnownAttention(eighth, heads) if conditional and heads else None
         self.levels = nn.ModuleList(
             [
                 nn.Sequential(*(ReluBlock(eighth) for _ in range(blocks[1])), UnfoldUp(eighth, quarter)),
@@ -302,24 +324,59 @@ class UnshuffleDecoder(nn.Module):
         """Decode, plainly where image and mask are not given."""
         sample = self.conv_in(z)
         if image is None or mask is None:
+            sample = self.far(sample)
             for level in self.levels:
                 sample = level(sample)
             return self.conv_out(sample)
         if self.condition_encoder is None:
             raise NoConditionError("This decoder was built without a condition encoder; call decode without an image.")
         features = self.condition_encoder(torch.cat([(1 - mask) * image, mask], dim=1))
-        for level, feature in zip(self.levels, features, strict=False):  # the last feature is for the output
-            sample = level(keep_features(sample, feature, mask))
+        sample = self.far(keep_features(sample, features[0], mask))
+        if self.attention is not None:
+            sample = sample + self.attention(sample, features[0], touched_cells(mask, sample.shape[-2:]))
+        for level, feature in zip(self.levels, [None, *features[1:-1]], strict=True):
+            sample = level(sample if feature is None else keep_features(sample, feature, mask))
         return self.conv_out(keep_features(sample, features[-1], mask))
+
+
+class KnownAttention(nn.Module):
+    """Every cell looks for known cells like itself and takes over what their pixels look like: textures go on.
+
+    Its output starts at zero, so a decoder learns to use it when there is something to gain.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.ask = nn.Conv2d(width, width, 1)
+        self.key = nn.Conv2d(width, width, 1)
+        self.value = nn.Conv2d(width, width, 1)
+        self.out = nn.Conv2d(width, width, 1)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(
+        self,
+        sample: Float[Tensor, "batch width h w"],
+        known: Float[Tensor, "batch width h w"],
+        missing: Bool[Tensor, "batch 1 h w"],
+    ) -> Float[Tensor, "batch width h w"]:
+        """What the known cells have to say; where none is known, every cell counts as known."""
+        blind = missing.flatten(1).all(1).view(-1, 1, 1, 1)
+        seen = (~missing | blind).flatten(2)[:, :, None, :]
+        asked, keys, values = self.ask(sample), self.key(sample), self.value(known)
+        by_head = (part.unflatten(1, (self.heads, -1)).flatten(3).transpose(2, 3) for part in (asked, keys, values))
+        heard = functional.scaled_dot_product_attention(*by_head, attn_mask=seen)
+        return self.out(heard.transpose(2, 3).flatten(1, 2).unflatten(2, sample.shape[-2:]))
 
 
 class ReluBlock(nn.Module):
     """relu(x + conv(relu(conv(x)))), without normalisation."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dilation: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
 
     def forward(self, x: Float[Tensor, "batch width h w"]) -> Float[Tensor, "batch width h w"]:
         """The block's output."""

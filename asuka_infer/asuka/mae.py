@@ -17,6 +17,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional
 
+from asuka_infer.asuka.first_fill import first_fill
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """The mean RGB in [0, 1] that every public MAE was trained with."""
 
@@ -69,6 +71,7 @@ class MaskedAutoencoder(ModelMixin, ConfigMixin):
         decoder_heads: int = 16,
         prior_layer: int = 6,
         use_cls_token: bool = False,
+        residual: bool = False,  # noqa: ARG002 - kept in the config
     ) -> None:
         """Build it with random weights.
 
@@ -83,6 +86,8 @@ class MaskedAutoencoder(ModelMixin, ConfigMixin):
             decoder_heads: decoder attention heads.
             prior_layer: number of decoder blocks after which the prior is taken, 1..decoder_depth.
             use_cls_token: public weights were trained with one; the paper's own drops it.
+            residual: hidden tokens are told the smoothest fill and pixels are predicted as what is to be added to it
+                (ours, for the embedded family: an untrained one is then as good as that fill). Public weights are not.
 
         Raises:
             MaeSizeError: when the sizes do not fit each other.
@@ -148,7 +153,7 @@ class MaskedAutoencoder(ModelMixin, ConfigMixin):
         sight = self.look(image, hole)
         prior = self._prior_of(sight)
         tokens = self._run(prior, first=self.config["prior_layer"], last=len(self.decoder_blocks))
-        imagined = self.unpatchify(self._pixels_of(tokens))
+        imagined = self.unpatchify(self._pixels_of(tokens, sight))
         shown = torch.where(sight.missing, imagined, sight.pixels.to(imagined))
         return prior[:, self._prefix :], self.denormalise(shown).clamp(0, 1)
 
@@ -186,13 +191,17 @@ class MaskedAutoencoder(ModelMixin, ConfigMixin):
         tokens = self.mask_token.to(encoded).expand(*sight.hidden.shape, -1)
         tokens = tokens.scatter(1, keep[..., None].expand_as(encoded), encoded)
         tokens = torch.where(sight.hidden[..., None], self.mask_token.to(encoded), tokens)
-        tokens = self._blend_partly_hidden(tokens, sight) + self.decoder_pos_embed.to(encoded)
+        if self.config["residual"]:
+            tokens = self._tell_first_fill(tokens, sight)
+        else:
+            tokens = self._blend_partly_hidden(tokens, sight)
+        tokens = tokens + self.decoder_pos_embed.to(encoded)
         return torch.cat([cls, tokens], dim=1)
 
     def predict(self, sight: Sight, *, visible: int | None = None) -> Float[Tensor, "batch tokens patch_values"]:
         """Normalised RGB of every token in (row, column, colour) order: what MAE is trained to predict."""
         tokens = self.embed_for_decoder(sight, visible=visible)
-        return self._pixels_of(self._run(tokens, first=0, last=len(self.decoder_blocks)))
+        return self._pixels_of(self._run(tokens, first=0, last=len(self.decoder_blocks)), sight)
 
     def forward(
         self,
@@ -255,6 +264,22 @@ class MaskedAutoencoder(ModelMixin, ConfigMixin):
         alpha = self.alpha.clamp(0, 1).to(tokens)
         return torch.where(partly[..., None], tokens * alpha + seen.to(tokens) * (1 - alpha), tokens)
 
+    def _tell_first_fill(
+        self, tokens: Float[Tensor, "batch tokens decoder_width"], sight: Sight
+    ) -> Float[Tensor, "batch tokens decoder_width"]:
+        """Hidden tokens learn what the smoothest fill shows in their place, and which of its pixels are known."""
+        fill, gone = self._first_fill(sight)
+        told = self.decoder_patch_embed(torch.cat([fill, gone.to(fill)], dim=1)).to(tokens)
+        return torch.where(sight.hidden[..., None], tokens + told, tokens)
+
+    def _first_fill(self, sight: Sight) -> tuple[Float[Tensor, "batch 3 side side"], Bool[Tensor, "batch 1 side side"]]:
+        """The smoothest fill in normalised pixels, and what it fills: tokens hidden on top of a hole are gone."""
+        share = functional.avg_pool2d(sight.missing.float(), self.config["patch_size"])
+        hidden = sight.hidden.view(share.shape) & (share == 0)
+        size = (self.config["image_size"], self.config["image_size"])
+        gone = sight.missing | (functional.interpolate(hidden.float(), size=size) > 0)
+        return first_fill(sight.pixels, gone, nothing_known=0.0), gone
+
     def _prior_of(self, sight: Sight) -> Float[Tensor, "batch tokens_and_cls decoder_width"]:
         features = self._run(self.embed_for_decoder(sight), first=0, last=self.config["prior_layer"])
         if not torch.isfinite(features).all():
@@ -269,9 +294,10 @@ class MaskedAutoencoder(ModelMixin, ConfigMixin):
         return tokens
 
     def _pixels_of(
-        self, tokens: Float[Tensor, "batch tokens_and_cls decoder_width"]
+        self, tokens: Float[Tensor, "batch tokens_and_cls decoder_width"], sight: Sight
     ) -> Float[Tensor, "batch tokens patch_values"]:
-        return self.decoder_pred(self.decoder_norm(tokens[:, self._prefix :]))
+        said = self.decoder_pred(self.decoder_norm(tokens[:, self._prefix :]))
+        return said + self.patchify(self._first_fill(sight)[0]).to(said) if self.config["residual"] else said
 
     def _initialise(self) -> None:
         """MAE's own start: Xavier for every matrix, patches flattened; a good start matters when trained from zero."""
@@ -284,6 +310,8 @@ class MaskedAutoencoder(ModelMixin, ConfigMixin):
         for token in (self.cls_token, self.mask_token):
             if token is not None:
                 nn.init.normal_(token, std=INIT_STD)
+        if self.config["residual"]:
+            nn.init.zeros_(self.decoder_pred.weight)
 
 
 class MaeSizeError(ValueError):

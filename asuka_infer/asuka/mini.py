@@ -15,6 +15,7 @@ from diffusers.models.autoencoders.vae import Decoder
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from asuka_infer.asuka.alignment import PAPER_DEPTH, QUERY_STD, Alignment, AlignmentKind
 from asuka_infer.asuka.decoder import (
@@ -24,6 +25,7 @@ from asuka_infer.asuka.decoder import (
     UnshuffleDecoder,
     touched_cells,
 )
+from asuka_infer.asuka.first_fill import first_fill
 from asuka_infer.asuka.mae import MaskedAutoencoder
 from asuka_infer.asuka.schedule import Objective, Schedule
 from asuka_infer.weights import WeightsError, load_completely, read_json, read_shards, save_shards, sha256_of
@@ -51,6 +53,7 @@ class MaeSizes:
     decoder_depth: int = 4
     decoder_heads: int = 4
     prior_layer: int = 3
+    residual: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class AlignmentSizes:
 class UnetSizes:
     """Sizes of the UNet, finest level first; `heads` is a number of attention heads, not their width."""
 
-    widths: tuple[int, ...] = (64, 128, 192)
+    widths: tuple[int, ...] = (64, 128, 160)
     attention: tuple[bool, ...] = (False, True, True)
     layers: int = 1
     heads: int = 8
@@ -80,7 +83,9 @@ class UnshuffleSizes:
     encoder_widths: tuple[int, int] = (96, 160)
     encoder_blocks: tuple[int, int] = (1, 2)
     decoder_widths: tuple[int, int, int, int] = (16, 48, 96, 192)
-    decoder_blocks: tuple[int, int] = (2, 2)
+    decoder_blocks: tuple[int, int] = (1, 1)
+    decoder_dilations: tuple[int, ...] = (1, 2, 4, 8)
+    decoder_heads: int = 4
     form: Literal["unshuffle"] = "unshuffle"
 
 
@@ -105,6 +110,10 @@ class MiniConfig:
         separate_plain_decoder: whether a decoder without condition is kept beside the conditional one (for the
             "plain decoder" methods); without it they call the conditional decoder with nothing known.
         objective, shift: see `Schedule`.
+        strength: share of noise in what sampling starts from; the rest is the latents of a first fill. 1 is pure
+            noise. Training draws its noisy latents on the way between the clean ones and exactly such starts, so a
+            small UNet learns that way alone (a coupling of data and start: Albergo et al., "Stochastic interpolants
+            with data-dependent couplings", 2023).
     """
 
     pixels: int = 256
@@ -116,8 +125,11 @@ class MiniConfig:
     separate_plain_decoder: bool = False
     objective: Objective = "flow"
     shift: float = 1.0
+    strength: float = 0.3
 
     def __post_init__(self) -> None:
+        if self.objective != "flow" and self.strength != 1:
+            raise MiniSizeError(f"{self.objective} starts from pure noise, not at strength {self.strength}; choose 1.")
         multiple = LATENT_SCALE * 2 ** (len(self.unet.widths) - 1)
         if self.pixels % multiple:
             raise MiniSizeError(
@@ -185,10 +197,22 @@ class MiniModel(nn.Module):
         return (mean - self.vae.config["shift_factor"]) * self.vae.config["scaling_factor"]
 
     def encode_known(
-        self, image: Float[Tensor, "batch 3 height width"], hole: Bool[Tensor, "batch 1 height width"]
+        self,
+        image: Float[Tensor, "batch 3 height width"],
+        hole: Bool[Tensor, "batch 1 height width"],
+        imagined: Float[Tensor, "batch 3 any any"] | None = None,
     ) -> Float[Tensor, "batch channels h w"]:
-        """The latents of the known pixels, the hole being grey."""
-        return self.encode(torch.where(hole, 0.5, image))
+        """The latents of the known pixels and a first fill: of the imagined picture, or else the smoothest one."""
+        if imagined is None:
+            return self.encode(first_fill(image, hole))
+        enlarged = functional.interpolate(imagined.to(image), size=image.shape[-2:], mode="bilinear")
+        return self.encode(torch.where(hole, enlarged, image))
+
+    def start(
+        self, known: Float[Tensor, "batch channels h w"], noise: Float[Tensor, "batch channels h w"]
+    ) -> Float[Tensor, "batch channels h w"]:
+        """Where sampling starts from: the first fill's latents (`encode_known`) under `strength` noise."""
+        return (1 - self.config.strength) * known + self.config.strength * noise
 
     def cells(self, hole: Bool[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch 1 h w"]:
         """The hole on the latent grid: 1 for every cell that it touches at all."""
@@ -276,6 +300,8 @@ def build_autoencoder(config: MiniConfig, *, conditional: bool = True) -> Autoen
             encoder_blocks=sizes.encoder_blocks,
             decoder_widths=sizes.decoder_widths,
             decoder_blocks=sizes.decoder_blocks,
+            decoder_dilations=sizes.decoder_dilations,
+            decoder_heads=sizes.decoder_heads,
             conditional=conditional,
         )
     return ConditionalAutoencoderKL(
@@ -296,7 +322,13 @@ def build_plain_decoder(config: MiniConfig) -> nn.Module:
     """A decoder that sees latents alone, of the same form and widths."""
     if isinstance(config.vae, UnshuffleSizes):
         sizes = config.vae
-        return UnshuffleDecoder(config.latent_channels, sizes.decoder_widths, sizes.decoder_blocks, conditional=False)
+        return UnshuffleDecoder(
+            config.latent_channels,
+            sizes.decoder_widths,
+            sizes.decoder_blocks,
+            dilations=sizes.decoder_dilations,
+            conditional=False,
+        )
     return Decoder(
         in_channels=config.latent_channels,
         up_block_types=("UpDecoderBlock2D",) * len(config.vae.widths),

@@ -12,11 +12,11 @@ from torch import Tensor
 from asuka_infer.asuka.mini import MiniModel
 from training import alignment, backbone, decoder, mae, vae
 from training.alignment import misaligned_share
-from training.backbone import DiffusionObjective
+from training.backbone import DiffusionObjective, told
 from training.chain import STAGES, StageName, assemble
 from training.loop import LOG, Moment, train, weights_of
 from training.mae import MaeObjective, topped_up, without_oversized
-from training.presets import MODELS, Bench
+from training.presets import MODELS, Bench, Growth
 from training.vae import VaeObjective
 
 
@@ -156,19 +156,48 @@ def test_a_misaligned_sample_has_the_prior_of_the_whole_picture(bench: Bench, mo
     nobody = torch.zeros_like(batch["dropped"])
     with torch.no_grad():
         trick = objective(**{**batch, "dropped": nobody, "misaligned": ~nobody})["loss"]
-        # The same by hand: an MAE that never sees the hole.
+        # The same by hand: an MAE that never sees the hole, and a start from what it imagines when it does.
         prior = model.mae.reconstructed_prior(batch["pictures"])
-        known = model.encode_known(batch["pictures"], batch["holes"])
+        imagined = model.mae.reconstruct(batch["pictures"], batch["holes"])
+        known = model.encode_known(batch["pictures"], batch["holes"], imagined)
         clean = model.encode(batch["pictures"])
+        start = 0.7 * known + 0.3 * batch["noise"]
         share = (batch["time"] / 1000).view(-1, 1, 1, 1)
-        noisy = (1 - share) * clean + share * batch["noise"]
+        noisy = (1 - share) * clean + share * start
         cells = model.cells(batch["holes"])
         predicted = model.predict(noisy, batch["time"], cells, known, model.alignment(prior))
         weight = torch.where(cells > 0, 1.0, 0.1).expand_as(predicted)
-        error = (predicted - (batch["noise"] - clean)).square()
+        error = (predicted - (start - clean)).square()
         expected = (error * weight).sum() / weight.sum()
 
     assert float(trick) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_a_dropped_sample_starts_from_the_smoothest_fill_and_another_from_the_imagined_picture(
+    model: MiniModel,
+) -> None:
+    pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    holes = torch.zeros(2, 1, 64, 64, dtype=torch.bool)
+    holes[..., 8:40, 16:48] = True
+    with torch.no_grad():
+        torch.nn.init.normal_(model.mae.decoder_pred.bias)
+        prior, known = told(model, pictures, holes, torch.tensor([True, False]))
+        smooth = model.encode_known(pictures, holes)
+        imagined = model.encode_known(pictures, holes, model.mae.reconstruct(pictures, holes))
+
+    assert torch.allclose(prior, model.mae.prior(pictures, holes), atol=1e-5)
+    assert torch.allclose(known[0], smooth[0], atol=1e-5)
+    assert torch.allclose(known[1], imagined[1], atol=1e-5)
+    assert not torch.allclose(smooth[1], imagined[1], atol=1e-3)
+
+
+def test_pictures_grow_when_the_schedule_says_so_and_batches_shrink_with_them() -> None:
+    growth = Growth(128, 256, since=0.6)
+
+    assert growth.sides == {128, 256}
+    assert growth.now(0.59, 8) == (128, 8)
+    assert growth.now(0.6, 8) == (256, 4)
+    assert Growth(64).now(1.0, 8) == (64, 8)
 
 
 def test_about_the_asked_share_of_conditions_is_dropped(bench: Bench) -> None:
@@ -209,10 +238,32 @@ def test_the_plain_share_is_decoded_from_true_latents_whatever_the_colours(bench
         losses = objective(**batch)
         again = objective(**{**batch, "recoloured": torch.zeros_like(batch["recoloured"])})
         # By hand: a plain round trip of the first half (this random decoder stays inside [0, 1]).
-        trip = model.decode_plain(model.encode(batch["pictures"][:2]))
+        trip = model.decode_plain(model.encode(batch["pictures"][:4]))
 
     assert float(losses["plain_mse"]) == float(again["plain_mse"])
-    assert float(losses["plain_mse"]) == pytest.approx(float((trip - batch["pictures"][:2]).square().mean()), rel=1e-4)
+    assert float(losses["plain_mse"]) == pytest.approx(float((trip - batch["pictures"][:4]).square().mean()), rel=1e-4)
+
+
+def test_the_decoder_learns_from_what_the_family_draws_step_by_step_from_its_start(
+    model: MiniModel,
+) -> None:
+    objective = decoder.HarmonyObjective(model, None, decoder.PRESETS["tiny"])
+    pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    holes = torch.zeros(2, 1, 64, 64, dtype=torch.bool)
+    holes[..., 8:40, 16:48] = True
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        drawn = objective.draw(pictures, holes, noise, steps=2)
+        # By hand: two Euler steps along the velocity that the UNet tells.
+        prior, imagined = model.mae.prior_and_picture(pictures, holes)
+        known, condition = model.encode_known(pictures, holes, imagined), model.alignment(prior)
+        latents = 0.7 * known + 0.3 * noise
+        for time in (999.0, 500.0):
+            velocity = model.predict(latents, torch.full((2,), time), model.cells(holes), known, condition)
+            clean, start = latents - time / 1000 * velocity, latents + (1 - time / 1000) * velocity
+            latents = (clean + start) / 2 if time > 500 else clean
+
+    assert torch.allclose(drawn, latents, atol=1e-4)
 
 
 # --- all -------------------------------------------------------------------------------------------------------------
@@ -225,6 +276,9 @@ def test_a_stage_takes_its_own_picture_to_heart(name: StageName, bench: Bench, t
     objective = stage.objective(model)
     learning = [value for key, value in model.named_parameters() if key.startswith(stage.trains)]
     batch = stage.batch(moment())
+    grain = torch.rand(batch["pictures"].shape, generator=torch.Generator().manual_seed(1))
+    # The drawn pictures are so smooth that an untrained auto-encoder's first fill is already right.
+    batch = {**batch, "pictures": (batch["pictures"] + grain) / 2}
     optimizer = torch.optim.Adam(learning, lr=3e-3)
     losses: list[float] = []
     for _ in range(25):

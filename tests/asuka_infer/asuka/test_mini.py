@@ -25,7 +25,7 @@ FORMS = pytest.mark.parametrize(
     "config",
     [
         TINY,
-        replace(TINY, separate_plain_decoder=True, objective="v_prediction"),
+        replace(TINY, separate_plain_decoder=True, objective="v_prediction", strength=1.0),
         replace(TINY, vae=DiffusersSizes(widths=(16, 16, 32, 32), norm_groups=8), separate_plain_decoder=True),
     ],
     ids=["unshuffle", "unshuffle-plain", "diffusers-plain"],
