@@ -1,7 +1,7 @@
 """What the results view may see of a study, and when: how far it is always, who won how often only when allowed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from db.models import KindCode, OutcomeCode, SessionState
 from study.counters import SESSION
 from study.design import Design, load_design
-from study.publication import Visibility, find_version, visibility
+from study.publication import VersionRow, Visibility, find_version, visibility
 from study.trials import VOTE
 
 COUNTED_KINDS = (int(KindCode.REAL),)
@@ -77,7 +77,25 @@ def study_results(db: Session, slug: str) -> StudyResults:
     """
     row = find_version(db, slug)
     design = load_design(db, row.id)
-    visible = visibility(db, row.id) is Visibility.OPEN
+    return _results(db, row, design, visible=visibility(db, row.id) is Visibility.OPEN)
+
+
+def aliased_results(db: Session, slug: str) -> StudyResults:
+    """The results as the researcher may see them: under aliases once the study is closed, until it is unblinded.
+
+    Raises:
+        study.service.RefusedError: for a study that was never launched.
+    """
+    row = find_version(db, slug)
+    design = load_design(db, row.id)
+    seen = visibility(db, row.id)
+    if seen is Visibility.ALIASED:
+        wearing = tuple(replace(method, key=method.alias) for method in design.methods)
+        design = replace(design, methods=tuple(sorted(wearing, key=lambda method: (len(method.key), method.key))))
+    return _results(db, row, design, visible=seen is not Visibility.HIDDEN)
+
+
+def _results(db: Session, row: VersionRow, design: Design, *, visible: bool) -> StudyResults:
     pairwise = design.definition.protocol == "pairwise"
     completed = db.execute(
         select(func.count())
@@ -90,7 +108,7 @@ def study_results(db: Session, slug: str) -> StudyResults:
         .where(VOTE.c.version_id == row.id, VOTE.c.used == 1, VOTE.c.kind.in_(COUNTED_KINDS))
     ).scalar_one()
     return StudyResults(
-        slug=slug,
+        slug=design.slug,
         version=row.version,
         version_id=row.id,
         status=row.status.value,

@@ -40,3 +40,19 @@ def build_study_tab(slug: str) -> gr.HTML:
         elem_id="study-page",
         apply_default_css=False,
     )
+
+
+ADMIN_SHELL = """
+<p class="study-alone"><a href="study/admin" target="_blank" rel="noopener">Open the administration in a window of its
+own</a></p>
+<iframe src="study/admin" title="Administration of the studies" loading="lazy"
+  style="width: 100%; height: 80vh; border: 0"></iframe>
+"""
+
+
+def build_admin_tab() -> gr.HTML:
+    """Put the researcher's page into the Blocks or Tab that is open; `study.admin.admin_router` must be served beside.
+
+    No value of a study passes through Gradio, and whoever has no password sees a form that asks for one.
+    """
+    return gr.HTML(ADMIN_SHELL, css_template=CSS, elem_id="study-admin", apply_default_css=False)
