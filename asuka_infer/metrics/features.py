@@ -5,6 +5,7 @@ Its weights are a file that the caller names (torchvision's `squeezenet1_0` name
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -35,6 +36,9 @@ BATCH = 8
 class SqueezeNet(nn.Module):
     """Frozen SqueezeNet 1.0: the features of its taps, and a perceptual distance made of them."""
 
+    name: ClassVar[str] = "squeezenet"
+    width: ClassVar[int] = POOLED_WIDTH
+
     def __init__(self, weights: Path) -> None:
         """Load the weights.
 
@@ -64,6 +68,10 @@ class SqueezeNet(nn.Module):
     def pooled(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 512"]:
         """One vector per image: the last layer's features, averaged over the image."""
         return list(self._through(images))[-1][1].mean(dim=(2, 3))
+
+    def embed(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 512"]:
+        """`pooled` under the name that every feature network has."""
+        return self.pooled(images)
 
     def distance(
         self, one: Float[Tensor, "batch 3 height width"], other: Float[Tensor, "batch 3 height width"]

@@ -1,18 +1,21 @@
 """Numbers that compare a result with the truth pixel by pixel; one number per picture, no network.
 
 Every function takes `(results, truths, holes)`, alike many of each, and puts the known pixels back first: what a method
-did outside the hole is never counted, as in the official scripts.
+did outside the hole is never counted, as in the official scripts. `pixel_scores` gives all numbers of one picture.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, uniform_filter
 from skimage.metrics import structural_similarity
 
 from asuka_infer.compositing import exact
+from asuka_infer.holes import grow, shrink
 from asuka_infer.request import Hole, RgbImage
 
 _Number = Callable[[NDArray[np.float64], NDArray[np.float64], Hole], float]
@@ -36,7 +39,17 @@ REACH = 17
 """Side in px of the neighbourhood over which a colour step is averaged, so that texture does not count (our choice)."""
 
 LEVELS = 255
-"""Full scale of a byte; colour steps are told in its levels."""
+"""Full scale of a byte; colour steps and gradient errors are told in its levels."""
+
+PERCENT = 100
+"""L1 and L2 of whole pictures are told in percent, as published tables do."""
+
+BOUNDARY_SHARE = 4 / 256
+"""Half the width of the boundary band as a share of the picture's shorter side: 4 px at 256. DFNet does not say which
+pixels its boundary is made of, so this is our choice."""
+
+CANNY_THRESHOLDS = (100, 200)
+"""Of the edge detector that the official gradient error finds the hole's outline with."""
 
 
 class MetricError(ValueError):
@@ -65,6 +78,42 @@ def hole_l1(results: Sequence[RgbImage], truths: Sequence[RgbImage], holes: Sequ
     return _each(results, truths, holes, lambda result, truth, hole: float(np.abs(result - truth)[hole].mean()))
 
 
+def l1(results: Sequence[RgbImage], truths: Sequence[RgbImage], holes: Sequence[Hole]) -> Scores:
+    """Mean absolute difference of the whole composited picture in percent of full scale (0..100)."""
+    return _each(results, truths, holes, lambda result, truth, _: PERCENT * float(np.abs(result - truth).mean()))
+
+
+def l2(results: Sequence[RgbImage], truths: Sequence[RgbImage], holes: Sequence[Hole]) -> Scores:
+    """Mean squared difference of the whole composited picture in percent of full scale squared (0..100)."""
+    return _each(results, truths, holes, lambda result, truth, _: PERCENT * float(np.square(result - truth).mean()))
+
+
+def boundary_error(results: Sequence[RgbImage], truths: Sequence[RgbImage], holes: Sequence[Hole]) -> Scores:
+    """BPE of DFNet (Hong et al., ACM MM 2019), |b (I - I')|_1 / |b|_1, in percent of full scale.
+
+    b is 1 on the band of all pixels at most r from the hole's outline on either side, r = `BOUNDARY_SHARE` of the
+    shorter side, rounded and at least 1. Known pixels of the band are put back, so they count with difference 0.
+    """
+    return _each(results, truths, holes, _boundary)
+
+
+def gradient_error(results: Sequence[RgbImage], truths: Sequence[RgbImage], holes: Sequence[Hole]) -> Scores:
+    """How far brightness gradients on the hole's outline are from the truth's, in levels of 255.
+
+    As the official script: Sobel 3x3 of each channel, length of the difference of the two gradients, mean over the
+    pixels that Canny finds on the hole and over the channels.
+
+    Raises:
+        MetricError: when Canny finds no outline (a hole of a pixel or two).
+    """
+    return _each(results, truths, holes, _gradient)
+
+
+def hole_ssim(results: Sequence[RgbImage], truths: Sequence[RgbImage], holes: Sequence[Hole]) -> Scores:
+    """The map of `ssim` averaged over the pixels of the hole alone (mirrored at the picture's border)."""
+    return _each(results, truths, holes, lambda result, truth, hole: float(_ssim_map(result, truth)[1][hole].mean()))
+
+
 def psnr(results: Sequence[RgbImage], truths: Sequence[RgbImage], holes: Sequence[Hole]) -> Scores:
     """Peak signal-to-noise ratio of the whole composited picture in dB."""
     return _each(results, truths, holes, lambda result, truth, _: _decibels(result - truth))
@@ -81,7 +130,7 @@ def ssim(results: Sequence[RgbImage], truths: Sequence[RgbImage], holes: Sequenc
         results,
         truths,
         holes,
-        lambda result, truth, _: _similarity(result @ np.array(GREY), truth @ np.array(GREY)),
+        lambda result, truth, _: _ssim_map(result, truth)[0],
     )
 
 
@@ -98,9 +147,59 @@ def colour_step(results: Sequence[RgbImage], truths: Sequence[RgbImage], holes: 
     return _each(results, truths, holes, _step)
 
 
-def _similarity(result: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
-    # With its defaults scikit-image returns one number; its stubs list every other form.
-    return float(cast("float", structural_similarity(result, truth, win_size=SSIM_WINDOW, data_range=1.0)))
+def pixel_scores(result: RgbImage, truth: RgbImage, hole: Hole) -> dict[str, float]:
+    """Every number of one picture by its published name; "-hole" counts the pixels of the hole alone.
+
+    `l1`, `l2` and `bpe` are percent, `psnr` is dB, `gradient` and `colour-step` are levels of 255.
+
+    Raises:
+        MetricError: when sizes do not agree, or the hole has no edge.
+    """
+    filled = composited([result], [truth], [hole])[0]
+    one, other = _unit(filled), _unit(truth)
+    gap = one - other
+    whole, similar = _ssim_map(one, other)
+    return {
+        "psnr": _decibels(gap),
+        "psnr-hole": _decibels(gap[hole]),
+        "ssim": whole,
+        "ssim-hole": float(similar[hole].mean()),
+        "l1": PERCENT * float(np.abs(gap).mean()),
+        "l1-hole": PERCENT * float(np.abs(gap[hole]).mean()),
+        "l2": PERCENT * float(np.square(gap).mean()),
+        "l2-hole": PERCENT * float(np.square(gap[hole]).mean()),
+        "bpe": _boundary(one, other, hole),
+        "gradient": _gradient(one, other, hole),
+        "colour-step": _step(one, other, hole),
+    }
+
+
+def _ssim_map(result: NDArray[np.float64], truth: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """The mean over windows that lie inside the picture, and the value at every pixel."""
+    if min(result.shape[:2]) < SSIM_WINDOW:
+        raise MetricError(f"A picture of {result.shape[1]}x{result.shape[0]} is smaller than SSIM's 7x7 window.")
+    grey = (result @ np.array(GREY), truth @ np.array(GREY))
+    similarity = partial(structural_similarity, win_size=SSIM_WINDOW, data_range=1.0, full=True)
+    # With `full` scikit-image returns two things; its stubs list every other form.
+    mean, each = cast("tuple[float, NDArray[np.float64]]", similarity(*grey))
+    return float(mean), each
+
+
+def _boundary(result: NDArray[np.float64], truth: NDArray[np.float64], hole: Hole) -> float:
+    reach = max(1, round(BOUNDARY_SHARE * min(hole.shape)))
+    band = grow(hole, reach) & ~shrink(hole, reach)
+    if not band.any():
+        raise MetricError("A hole covers the whole picture, so it has no boundary; leave some of the picture known.")
+    return PERCENT * float(np.abs(result - truth)[band].mean())
+
+
+def _gradient(result: NDArray[np.float64], truth: NDArray[np.float64], hole: Hole) -> float:
+    outline = cv2.Canny(hole.astype(np.uint8) * np.uint8(LEVELS), *CANNY_THRESHOLDS) > 0
+    if not outline.any():
+        raise MetricError(f"Canny finds no outline of a hole with {int(hole.sum())} pixels; give a larger hole.")
+    gap = LEVELS * (result - truth)  # Sobel is linear, so the gradient of the difference is the difference
+    across, down = (np.asarray(cv2.Sobel(gap, cv2.CV_64F, dx, dy, ksize=3)) for dx, dy in ((1, 0), (0, 1)))
+    return float(np.hypot(across, down)[outline].mean())
 
 
 def _step(result: NDArray[np.float64], truth: NDArray[np.float64], hole: Hole) -> float:

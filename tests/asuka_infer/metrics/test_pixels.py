@@ -1,16 +1,25 @@
 """Pixel metrics against closed forms and brute force."""
 
 import math
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from skimage.metrics import mean_squared_error, structural_similarity
 
 from asuka_infer.metrics.pixels import (
     MetricError,
+    boundary_error,
     colour_step,
     composited,
+    gradient_error,
     hole_l1,
     hole_psnr,
+    hole_ssim,
+    l1,
+    l2,
+    pixel_scores,
     psnr,
     ssim,
 )
@@ -134,3 +143,86 @@ def test_unequal_numbers_and_nothing_at_all_are_refused() -> None:
 def test_a_hole_without_an_edge_has_no_colour_step() -> None:
     with pytest.raises(MetricError, match="no edge"):
         colour_step([photograph()], [photograph()], [np.ones((40, 40), dtype=bool)])
+
+
+def test_l1_and_l2_are_percentages_of_full_scale() -> None:
+    truth, hole = np.full((40, 40, 3), 100, np.uint8), square_hole()
+    result = truth + np.uint8(51)  # a fifth of full scale in a quarter of the picture
+
+    assert l1([result], [truth], [hole])[0] == pytest.approx(5)
+    assert l2([result], [truth], [hole])[0] == pytest.approx(1)
+    noisy = photograph(1)
+    filled = composited([noisy], [photograph()], [hole])[0]
+    expected = 100 * mean_squared_error(filled / 255, photograph() / 255)
+    assert l2([noisy], [photograph()], [hole])[0] == pytest.approx(expected)
+
+
+def test_the_boundary_error_counts_a_band_on_both_sides_of_the_outline() -> None:
+    truth, hole = np.full((64, 64, 3), 100, np.uint8), np.zeros((64, 64), dtype=bool)
+    hole[:, 32:] = True
+    result = truth + np.uint8(51)
+
+    # At 64 px the band is 1 px on either side; the outer half is known, so it has no error.
+    assert boundary_error([result], [truth], [hole])[0] == pytest.approx(100 * 0.2 / 2)
+    hole = np.zeros((512, 512), dtype=bool)
+    hole[:, 256:] = True
+    deep = np.full((512, 512, 3), 100, np.uint8)
+    result = deep.copy()
+    result[:, 264:] = 0  # the band is 8 px at 512: nothing deeper counts
+    assert boundary_error([result], [deep], [hole])[0] == 0
+    result[:, 263] = 0
+    assert boundary_error([result], [deep], [hole])[0] == pytest.approx(100 * 100 / 255 / 16)
+
+
+def test_the_gradient_error_is_the_official_script_s_in_plain_loops() -> None:
+    truth, hole, result = photograph(6), square_hole(), photograph(7)
+    filled = composited([result], [truth], [hole])[0]
+    outline = cv2.Canny(hole.astype(np.uint8) * np.uint8(255), 100, 200) > 0
+    kernel = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    total: list[float] = []
+    for channel in range(3):
+        a, b = filled[..., channel].astype(float), truth[..., channel].astype(float)
+        for row, column in zip(*np.nonzero(outline), strict=True):
+            near = (slice(row - 1, row + 2), slice(column - 1, column + 2))
+            dx = (kernel * a[near]).sum() - (kernel * b[near]).sum()
+            dy = (kernel.T * a[near]).sum() - (kernel.T * b[near]).sum()
+            total.append(math.hypot(dx, dy))
+
+    assert gradient_error([result], [truth], [hole])[0] == pytest.approx(np.mean(total), rel=1e-9)
+
+
+def test_hole_ssim_is_scikit_image_s_map_over_the_hole() -> None:
+    truth, hole, result = photograph(8), square_hole(), photograph(9)
+    weights = np.array([0.2989, 0.587, 0.114])
+    filled = composited([result], [truth], [hole])[0]
+    similarity: Any = structural_similarity  # its stubs list forms that `full` excludes
+    _, each = similarity(filled / 255 @ weights, truth / 255 @ weights, data_range=1.0, full=True)
+
+    assert hole_ssim([result], [truth], [hole])[0] == pytest.approx(each[hole].mean())
+
+
+def test_all_numbers_of_a_picture_at_once_are_the_single_ones() -> None:
+    truth, hole, result = photograph(10), square_hole(), photograph(11)
+    single = {
+        "psnr": psnr, "psnr-hole": hole_psnr, "ssim": ssim, "ssim-hole": hole_ssim, "l1": l1, "l2": l2,
+        "bpe": boundary_error, "gradient": gradient_error, "colour-step": colour_step,
+    }  # fmt: skip
+    told = pixel_scores(result, truth, hole)
+
+    assert {name: told[name] for name in single} == pytest.approx(
+        {name: number([result], [truth], [hole])[0] for name, number in single.items()}
+    )
+    assert told["l1-hole"] == pytest.approx(100 * hole_l1([result], [truth], [hole])[0])
+    assert told["l2-hole"] == pytest.approx(told["l2"] * 40 * 40 / hole.sum())
+
+
+def test_pictures_and_holes_too_small_for_a_metric_are_named() -> None:
+    tiny, dot = photograph(0, 6), np.zeros((6, 6), dtype=bool)
+    dot[2:4, 2:4] = True
+
+    with pytest.raises(MetricError, match="6x6 is smaller than SSIM's"):
+        ssim([tiny], [tiny], [dot])
+    with pytest.raises(MetricError, match="no boundary"):
+        boundary_error([tiny], [tiny], [np.ones((6, 6), dtype=bool)])
+    with pytest.raises(MetricError, match="no outline"):
+        gradient_error([tiny], [tiny], [np.ones((6, 6), dtype=bool)])
