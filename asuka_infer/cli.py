@@ -21,11 +21,12 @@ from asuka_infer.catalog import METHODS, Method, UnknownMethodError, find_method
 from asuka_infer.compositing import CompositingError
 from asuka_infer.geometry import GeometryError
 from asuka_infer.holes import HoleError, looks_inverted, read_hole
-from asuka_infer.images import ImageError, encode_like, read_image, write_atomically
+from asuka_infer.images import ImageError, Picture, encode_like, read_image, write_atomically
 from asuka_infer.imported import ResultsError
-from asuka_infer.inpaint import DEFAULT_CONTEXT, Framing, inpaint
+from asuka_infer.inpaint import DEFAULT_CONTEXT, Framing, Inpainted, inpaint
 from asuka_infer.inpainter import Inpainter
-from asuka_infer.request import LARGEST_SEED, RequestError
+from asuka_infer.provenance import xmp_packet
+from asuka_infer.request import LARGEST_SEED, Hole, RequestError
 from asuka_infer.settings import Knob, SettingsError, Value, knobs, parse_changes
 from asuka_infer.weight_sources import FetchError, WeightsNotHereError, fetch
 
@@ -178,9 +179,14 @@ def _inpaint(said: argparse.Namespace) -> int:
             compositing=said.compositing,
             watch=_BarWatch(bar),
         )
-    write_atomically(out, encode_like(picture, done.image, hole, text={PNG_TEXT_KEY: done.record.to_json()}))
+    write_atomically(out, _file(picture, done, hole))
     print(f"{out}: {said.method}, seed {said.seed}, {done.record.seconds:.1f} s, {_changes(done.changed_outside)}")
     return DONE
+
+
+def _file(picture: Picture, done: Inpainted, hole: Hole) -> bytes:
+    text = {PNG_TEXT_KEY: done.record.to_json()}
+    return encode_like(picture, done.image, hole, text=text, xmp=xmp_packet(done.record))
 
 
 def _changes(outside: int) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asuka_infer.holes import LARGEST_RADIUS, window_around
+from asuka_infer.images import differing
 from asuka_infer.request import Hole, RgbImage
 
 Compositing = Literal["exact", "seamless"]
@@ -74,7 +75,7 @@ def ring_count(hole: Hole, ramp: int) -> int:
 def changed_outside(original: RgbImage, result: RgbImage, hole: Hole) -> int:
     """How many pixels outside the hole differ in any channel, counted from the pictures themselves."""
     _refuse_misfits(original, result, hole)
-    return int(np.count_nonzero((original != result).any(axis=2) & ~hole))
+    return int(np.count_nonzero(differing(original, result) & ~hole))
 
 
 def _alpha_near(hole: Hole, ramp: int) -> NDArray[np.float32]:
