@@ -333,7 +333,7 @@ class _Admin:
     async def page(self, request: Request) -> Response:
         """The page itself, the same for everybody; what it shows it asks for."""
         del request
-        text = await run_in_threadpool((WEB_DIR / "admin.html").read_bytes)
+        text = await run_in_threadpool((WEB_DIR / "admin" / "admin.html").read_bytes)
         return Response(text, media_type="text/html", headers=_PAGE_HEADERS)
 
     async def login(self, request: Request) -> Response:
