@@ -14,14 +14,15 @@ from asuka_infer.catalog import METHODS, Method, find_method
 from asuka_infer.compositing import Compositing, changed_outside
 from asuka_infer.datasets.sample_pictures import SamplePicture
 from asuka_infer.holes import looks_inverted, read_hole, resize
-from asuka_infer.images import MAX_PIXELS, Picture, encode_like, encode_png, read_image
+from asuka_infer.images import MAX_PIXELS, Picture, encode_png, read_image
 from asuka_infer.inpaint import Framing, Inpainted, inpaint
 from asuka_infer.inpainter import Cancelled
 from asuka_infer.request import Hole, RequestError, RgbImage
 from asuka_infer.residency import Residency, ResidencyError
 from asuka_infer.run_record import RunRecord
 from asuka_infer.settings import Knob, Settings, Value, knobs
-from demo.photos import proxy_of, proxy_size, read_painted_hole
+from demo.files import encode_result
+from demo.photos import on_proxy, proxy_of, proxy_size, read_painted_hole
 from demo.sight import look
 
 MOST_CANDIDATES = 8
@@ -116,6 +117,7 @@ class Finished:
         title: the method's name for people.
         png: the file to download, metadata inside.
         view: the result as the browser shows it, (height, width, 3) uint8 of the proxy's size.
+        changed: (height, width) bool of the proxy's size, where any pixel of the file differs from the photo.
         changed_outside: pixels outside the hole that differ from the photo, counted after reading `png` back.
         ring: pixels that the compositing was free to change.
         record: how it was made.
@@ -125,6 +127,7 @@ class Finished:
     title: str
     png: bytes
     view: RgbImage
+    changed: Hole
     changed_outside: int
     ring: int
     record: RunRecord
@@ -193,12 +196,14 @@ class DemoEngine:
         methods: what can be chosen from.
         max_pixels: the largest photo that is opened.
         memory_mb: for all methods that stay loaded; None is what the machine has (`asuka_infer.residency`).
+        tiles: whether holes larger than a method's size are filled at full resolution (`asuka_infer.tiled`).
     """
 
     samples: Sequence[SamplePicture] = ()
     methods: Mapping[str, Method] = field(default_factory=lambda: METHODS)
     max_pixels: int = MAX_PIXELS
     memory_mb: int | None = None
+    tiles: bool = True
     _home: Residency = field(init=False)
     _running: dict[str, threading.Event] = field(default_factory=dict[str, threading.Event], init=False)
     _slot: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -341,8 +346,9 @@ class DemoEngine:
         *,
         framing: Framing = DEFAULT_FRAMING,
         compositing: Compositing = "exact",
+        tiles: bool | None = None,
     ) -> Iterator[Event]:
-        """Do the jobs one after the other and tell how it goes.
+        """Do the jobs one after the other and tell how it goes; `tiles` overrules the engine's own.
 
         The work is done in a thread of its own, so that closing this iterator stops it like `cancel` does. One run at
         a time has the machine; another waits for it here.
@@ -354,6 +360,7 @@ class DemoEngine:
         line = _Line()
         line.watched.set()
         self._running[session] = line.cancelled
+        framing = replace(framing, tiles=self.tiles if tiles is None else tiles)
         work = _Work(picture, hole, jobs, framing, compositing)
         threading.Thread(target=self._do, args=(work, line), name=f"demo run {session}", daemon=True).start()
         try:
@@ -400,19 +407,13 @@ class DemoEngine:
 
 
 def _measured(method: Method, picture: Picture, hole: Hole, done: Inpainted) -> Finished:
-    text = {
-        "Title": f"Inpainted with {method.title}",
-        "Description": "Generated: the pixels inside the hole were made by a computer, they are not part of the photo.",
-        "Software": "asuka-app",
-        "Source": method.citation,
-        "asuka:run_record": done.record.to_json(),
-    }
-    png = encode_like(picture, done.image, hole, text=text)
+    png = encode_result(method, picture, hole, done)
     written = read_image(png)
     return Finished(
         title=method.title,
         png=png,
         view=proxy_of(written.pixels, written.alpha),
+        changed=on_proxy((written.pixels != picture.pixels).any(axis=2)),
         changed_outside=changed_outside(picture.pixels, written.pixels, hole),
         ring=done.ring,
         record=done.record,
