@@ -142,6 +142,11 @@ class Participant:
         assert self.agree()["state"] == "running"
         return self
 
+    def start_practice(self) -> "Participant":
+        self.join()
+        assert self.agree()["state"] == "practising"
+        return self
+
     def get(self, path: str) -> dict[str, Any]:
         reply = self.client.get(f"/study/api/v1{path}", headers=self.headers)
         assert reply.status_code == 200, reply.text

@@ -1,14 +1,29 @@
 """Balance and exact quotas of the just-in-time assignment, simulated with drop-outs and concurrent participants."""
 
 from collections import Counter
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from study.assignment import AssignmentError, Place, next_cell, refuse_impossible_plan, williams_square
+from study.assignment import (
+    AssignmentError,
+    Place,
+    PlanRules,
+    Step,
+    next_cell,
+    refuse_impossible_plan,
+    session_plan,
+    williams_square,
+)
+
+PAPER_RULES = PlanRules(
+    practice=4, real=40, gold_criteria=2, golds=4, first_after=3, min_gap=4, repeats=4, repeat_gap=10, candidates=2
+)
 
 
 def whole_session(counts: np.ndarray, trials: int, key: bytes) -> list[Place]:
@@ -46,6 +61,64 @@ def test_the_papers_design_gives_each_person_forty_images_five_per_baseline_and_
         assert sorted(place.image for place in taken) == list(range(40))
         assert set(Counter(place.pair for place in taken).values()) == {5}
         assert set(Counter(place.side for place in taken).values()) == {20}
+
+
+def check_plan(plan: tuple[Step, ...], rules: PlanRules) -> None:
+    """What every plan promises, counted by hand."""
+    practice, main = plan[: rules.practice], plan[rules.practice :]
+    assert {step.kind for step in practice} <= {"practice"}
+    kinds = Counter(step.kind for step in main)
+    assert kinds == Counter(real=rules.real, gold=rules.golds * rules.gold_criteria, repeat=rules.repeats)
+    golds = [at for at, step in enumerate(main) if step.kind == "gold"]
+    assert not golds or golds[0] >= rules.first_after
+    assert all(later - earlier >= rules.min_gap for earlier, later in pairwise(golds))
+    asked = sorted((main[at].criterion, main[at].item) for at in golds)
+    assert asked == [(of, item) for of in range(rules.gold_criteria) for item in range(rules.golds)]
+    repeated = [(at, step.repeat_of) for at, step in enumerate(plan) if step.kind == "repeat"]
+    assert all(at - original >= rules.repeat_gap and plan[original].kind == "real" for at, original in repeated)
+    assert len({original for _, original in repeated}) == rules.repeats
+    for steps in (practice, [main[at] for at in golds]):
+        positions = Counter(step.right for step in steps)
+        even = [len(steps) // rules.candidates + (at < len(steps) % rules.candidates) for at in range(rules.candidates)]
+        assert sorted((positions[at] for at in range(rules.candidates)), reverse=True) == even
+
+
+def test_ten_thousand_plans_keep_every_quota_and_every_distance() -> None:
+    first, repeats, middles = Counter[int](), Counter[int](), Counter[int]()
+    for person in range(10_000):
+        plan = session_plan(PAPER_RULES, person.to_bytes(4, "big"))
+        check_plan(plan, PAPER_RULES)
+        main = plan[PAPER_RULES.practice :]
+        first[next(at for at, step in enumerate(main) if step.kind == "gold")] += 1
+        repeats.update(at for at, step in enumerate(main) if step.kind == "repeat")
+        middles.update(at for at, step in enumerate(main) if step.kind == "gold")
+    assert set(range(3, 12)) <= set(first)  # nobody can know where the first one is
+    assert min(repeats) >= PAPER_RULES.repeat_gap
+    assert len(repeats) >= 38
+    assert set(middles) == set(range(3, 52))
+
+
+@given(
+    real=st.integers(1, 40),
+    practice=st.integers(0, 5),
+    gold_criteria=st.integers(1, 3),
+    golds=st.integers(0, 4),
+    first_after=st.integers(1, 6),
+    min_gap=st.integers(1, 6),
+    repeats=st.integers(0, 6),
+    repeat_gap=st.integers(1, 12),
+    candidates=st.integers(2, 9),
+    key=st.binary(min_size=1, max_size=8),
+)
+@settings(max_examples=150, deadline=None)
+def test_whatever_rules_fit_together_give_a_plan_that_keeps_them(key: bytes, **numbers: int) -> None:
+    rules = PlanRules(**numbers)
+    count = rules.golds * rules.gold_criteria
+    fits = not count or rules.first_after + (count - 1) * rules.min_gap < rules.real + count + rules.repeats
+    assume(fits and (not rules.repeats or rules.repeat_gap + rules.repeats <= rules.real))
+    plan = session_plan(rules, key)
+    check_plan(plan, rules)
+    assert session_plan.__wrapped__(rules, key) == plan
 
 
 def test_completed_sessions_alone_fill_all_cells_within_one_answer_of_each_other() -> None:
@@ -89,6 +162,98 @@ def test_counts_stay_balanced_when_a_third_of_thousands_of_people_drop_out() -> 
     assert together.min() >= together.mean() - 4
     assert together.max() <= together.mean() + 4
     assert abs(counts[..., 0] - counts[..., 1]).max() <= 4
+
+
+@dataclass
+class Person:
+    """Somebody in the simulation: what they were asked, how much of it they answered, when they give up."""
+
+    key: bytes
+    stops_after: int
+    taken: list[Place] = field(default_factory=list)
+    answered: int = 0
+
+
+@dataclass
+class Site:
+    """A study with many people at once, run as `study.trials` does: two trials ahead, leases of ten minutes."""
+
+    counts: np.ndarray
+    target: int
+    valid: np.ndarray = field(init=False)
+    draining: bool = False
+
+    def __post_init__(self) -> None:
+        self.valid = np.zeros_like(self.counts)
+
+    def top_up(self, person: Person, trials: int) -> None:
+        while len(person.taken) < person.answered + 2:
+            only = self.counts < self.target if self.draining else None
+            assigned = next_cell(self.counts, person.taken, trials=trials, key=person.key, only=only)
+            if assigned is None:
+                return
+            person.taken.append(assigned.place)
+            self.counts[assigned.place] += 1
+
+    def leave(self, person: Person) -> None:
+        for place in person.taken:
+            self.counts[place] -= 1
+
+    def complete(self, person: Person) -> None:
+        for place in person.taken:
+            self.valid[place] += 1
+
+
+def drained(shape: tuple[int, int, int], *, target: int, people: int, trials: int, per_minute: float) -> Site:
+    """Run a study until every cell has its target: 35 % of all who come leave somewhere, for good."""
+    generator = np.random.default_rng(int(per_minute * 10))
+    site = Site(np.zeros(shape, dtype=np.int64), target)
+    completed = arrived = 0
+    queue: list[tuple[float, int, str, Person | None]] = [(0.0, 0, "arrives", None)]
+    while site.valid.min() < target:
+        now, _, what, person = heappop(queue)
+        if what == "arrives":
+            arrived += 1
+            heappush(queue, (now + generator.exponential(60 / per_minute), -arrived, "arrives", None))
+            stops = int(generator.integers(0, trials)) if generator.random() < 0.35 else trials
+            person = Person(f"person {arrived}".encode(), stops)
+        assert person
+        if what == "lease ends":
+            site.leave(person)
+            continue
+        person.answered += what == "answers"
+        site.top_up(person, trials)
+        if person.answered == len(person.taken):
+            completed += person.answered > 0
+            site.complete(person)
+            site.draining |= completed >= people
+        elif person.answered >= person.stops_after:
+            heappush(queue, (now + 600, arrived, "lease ends", person))
+        else:
+            heappush(queue, (now + generator.gamma(4, 15 / 4), arrived, "answers", person))
+    return site
+
+
+@pytest.mark.parametrize("per_minute", [1, 3])
+def test_a_drained_study_is_exactly_balanced_at_a_surplus_below_thirty_per_cent(per_minute: float) -> None:
+    """The setting of the design: 40 images, 8 baselines, 12 answers per pair, 96 people, 35 % leave."""
+    site = drained((40, 8, 2), target=6, people=96, trials=40, per_minute=per_minute)
+    primary = np.minimum(site.valid, 6)  # the first six answers of every cell
+    assert set(primary.ravel()) == {6}
+    assert site.valid.sum() / primary.sum() - 1 <= 0.30
+
+
+def test_a_best_of_nine_study_drains_to_every_method_at_every_position_equally_often() -> None:
+    square = williams_square(9)
+    site = drained((40, 1, len(square)), target=5, people=100, trials=40, per_minute=1)
+    primary = np.minimum(site.valid, 5)
+    assert len(square) == 18
+    seen = Counter[tuple[int, int, int]]()
+    for image, _, order in np.ndindex(*primary.shape):
+        for position, method in enumerate(square[order]):
+            seen[image, position, method] += int(primary[image, 0, order])
+    assert set(seen.values()) == {10}  # of each image: nine methods at nine positions, ten times each
+    assert site.valid.sum() / primary.sum() - 1 <= 0.30
 
 
 def test_a_draining_study_offers_only_the_cells_still_wanted() -> None:

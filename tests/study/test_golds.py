@@ -1,4 +1,8 @@
-"""Gold pictures differ from the right answer in the hole alone, by as much and in such a way as their question asks."""
+"""Gold pictures differ from the right answer in the hole alone, and in sessions they are asked, scored, never told."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,8 +10,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import data
 from skimage.color import deltaE_cie76, rgb2lab
+from sqlalchemy import select
 
+from db import models
+from db.engine import Database
+from db.models import KindCode, RenditionKind, SessionState, TrialKind, TrialState
+from study import counters
+from study.design import load_design
 from study.golds import SHIFT, WAYS, cleanest, colour_shifts, foreign_objects
+from study.ingest import IngestError
+from tests.study.stage import Folders, Participant, Stage, definition, ingest_and_launch, open_stage
+
+CRITERIA = [
+    {"key": "stable", "title": "C.S.", "question": "More stable?", "allow": ["tie"], "gold": "foreign_object"},
+    {"key": "consistent", "title": "V.C.", "question": "More consistent?", "allow": ["tie"], "gold": "colour_shift"},
+]
+PLAN = {
+    "practice": 2,
+    "real": 8,
+    "gold": {"per_criterion": 2, "first_after": 2, "min_gap": 3},
+    "repeats": 2,
+    "repeat_gap": 4,
+}
 
 
 def photograph() -> np.ndarray:
@@ -105,3 +129,177 @@ def test_there_are_enough_directions_for_the_largest_trial() -> None:
     fill, hole = photograph(), ragged_hole((120, 150), 2)
     wrong = colour_shifts(fill, hole, WAYS, seed="s")
     assert len({picture.tobytes() for picture in wrong}) == WAYS
+
+
+# ------------------------------------------------------------------------------------------------- in a session
+
+
+@pytest.fixture(params=["pairwise", "best_of_n"])
+def tested(request: pytest.FixtureRequest, database: Database, folders: Folders) -> Iterator[Stage]:
+    """A study with practice, golds and repeats."""
+    study = definition(criteria=CRITERIA, plan=PLAN, protocol=request.param)
+    with open_stage(database, folders, study) as opened:
+        yield opened
+
+
+def right_position(stage: Stage, trial: dict[str, Any]) -> int | None:
+    """Where the right answer of a trial stands, as the database knows and the participant does not."""
+    with stage.database.read() as db:
+        return db.execute(select(models.Trial.gold_position).where(models.Trial.public_id == trial["id"])).scalar_one()
+
+
+def walk(stage: Stage, participant: Participant, *, right: bool) -> list[dict[str, Any]]:
+    """Every reply of a whole session; what has a right answer is answered rightly, or wrongly."""
+    replies = [participant.get("/trial")]
+    while trial := replies[-1]["trial"]:
+        known = right_position(stage, trial)
+        last = len(trial["candidates"]) - 1
+        position = 0 if known is None else known if right else last - known if known != last - known else known - 1
+        replies.append(participant.answer(trial, position=position))
+    return replies
+
+
+def trials_of(stage: Stage) -> list[Any]:
+    with stage.database.read() as db:
+        return list(db.execute(select(models.Trial).order_by(models.Trial.seq)).scalars())
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_session_is_practised_tested_and_repeated_as_planned_and_every_gold_is_scored(
+    tested: Stage, *, right: bool
+) -> None:
+    participant = tested.participant()
+    participant.join()
+    assert participant.agree()["state"] == "practising"
+    replies = walk(tested, participant, right=right)
+    assert replies[-1]["state"] == "completed"
+    assert replies[-1]["progress"] == {"answered": 8 + 4 + 2, "of": 14}
+    trials = trials_of(tested)
+    assert Counter(trial.kind for trial in trials) == {
+        TrialKind.PRACTICE: 2, TrialKind.REAL: 8, TrialKind.GOLD: 4, TrialKind.REPEAT: 2,
+    }  # fmt: skip
+    with tested.database.read() as db:
+        scored = db.execute(
+            select(models.Response.gold_correct, models.Response.criterion, models.Trial.gold_criterion).join(
+                models.Trial, models.Trial.id == models.Response.trial_id
+            )
+        ).all()
+        votes = Counter(db.execute(select(models.AnalysisVote.kind)).scalars())
+        counters.verify(db, tested.ingested.version_id)
+        live = db.execute(select(models.Cell.n_valid)).scalars().all()
+    assert all((row.gold_correct is None) == (row.criterion != row.gold_criterion) for row in scored)
+    assert {row.gold_correct for row in scored if row.gold_correct is not None} == {right}
+    assert votes == {KindCode.REAL: 16, KindCode.GOLD: 8, KindCode.REPEAT: 4, KindCode.PRACTICE: 2}
+    assert sum(live) == 8  # golds, repeats and practice fill no cell
+
+
+def test_practice_tells_what_was_right_and_why_and_nothing_else_ever_does(tested: Stage) -> None:
+    participant = tested.participant()
+    participant.join()
+    participant.agree()
+    replies = walk(tested, participant, right=False)
+    told = [reply["practice"] for reply in replies]
+    assert [each is not None for each in told] == [False, True, True] + [False] * 14
+    assert [(each["correct"], each["flaw"]) for each in told[1:3]] == [
+        (False, "foreign_object"),
+        (False, "colour_shift"),
+    ]
+    practised = [trial for trial in trials_of(tested) if trial.kind == TrialKind.PRACTICE]
+    assert [each["right"] for each in told[1:3]] == [trial.gold_position for trial in practised]
+    shown = [reply["trial"] for reply in replies[:-1]]
+    assert [trial["practice"] for trial in shown] == [True, True] + [False] * 14
+    assert [trial["number"] for trial in shown] == [1, 2, *range(1, 15)]
+    assert [trial["criteria"] for trial in shown[:2]] == [["stable"], ["consistent"]]
+    assert {tuple(trial["criteria"]) for trial in shown[2:]} == {("stable", "consistent")}
+    keys = {frozenset(trial) for trial in shown}
+    assert len(keys) == 1  # a gold trial looks like every other
+
+
+def test_a_practice_answer_sent_twice_gets_its_result_twice(tested: Stage) -> None:
+    participant = tested.participant()
+    participant.join()
+    participant.agree()
+    trial = participant.get("/trial")["trial"]
+    replies = [participant.try_answer(trial, key="same").json() for _ in range(2)]
+    assert replies[0] == replies[1]
+    assert replies[0]["practice"]
+
+
+def test_a_repeat_asks_the_same_with_the_candidates_in_reverse(tested: Stage) -> None:
+    walk(tested, tested.participant().start_practice(), right=True)
+    trials = {trial.id: trial for trial in trials_of(tested)}
+    with tested.database.read() as db:
+        slots = db.execute(
+            select(models.TrialSlot.trial_id, models.TrialSlot.rendition_id)
+            .where(models.TrialSlot.role == models.SlotRole.CANDIDATE)
+            .order_by(models.TrialSlot.trial_id, models.TrialSlot.position)
+        ).all()
+    shown: dict[int, list[int]] = {}
+    for slot in slots:
+        shown.setdefault(slot.trial_id, []).append(slot.rendition_id)
+    repeats = [trial for trial in trials.values() if trial.kind == TrialKind.REPEAT]
+    assert len(repeats) == 2
+    for repeat in repeats:
+        original = trials[repeat.repeat_of_id]
+        assert repeat.seq - original.seq >= 4
+        assert shown[repeat.id] == shown[original.id][::-1]
+
+
+def test_a_gold_trial_has_one_right_picture_and_the_others_differ_in_the_hole_alone(tested: Stage) -> None:
+    with tested.database.read() as db:
+        design = load_design(db, tested.ingested.version_id)
+        pictures = {
+            row.id: row
+            for row in db.execute(select(models.Rendition).where(models.Rendition.kind == RenditionKind.GOLD)).scalars()
+        }
+        outputs = set(
+            db.execute(
+                select(models.Rendition.pixel_sha256).where(models.Rendition.kind == RenditionKind.OUTPUT)
+            ).scalars()
+        )
+    assert len(design.golds) == 2 * 2 + 2
+    assert len(pictures) == len(design.golds) * design.definition.candidates
+    for gold in design.golds.values():
+        assert pictures[gold.right_id].pixel_sha256 in outputs
+        assert not {pictures[id_].pixel_sha256 for id_ in gold.wrong_ids} & outputs
+        assert len(gold.wrong_ids) == design.definition.candidates - 1
+
+
+def test_who_was_away_during_the_practice_goes_on_practising(tested: Stage) -> None:
+    participant, other = tested.participant().start_practice(), tested.participant().start_practice()
+    first = participant.answer(participant.get("/trial")["trial"])
+    tested.clock.pass_seconds(601)
+    other.get("/trial")
+    with tested.database.read() as db:
+        states = Counter(db.execute(select(models.StudySession.state)).scalars())
+        counters.verify(db, tested.ingested.version_id)
+    assert states == {SessionState.ABANDONED: 1, SessionState.PRACTISING: 1}
+    again = participant.get("/trial")
+    assert again["state"] == "practising"
+    assert again["trial"] == first["trial"]
+    assert walk(tested, participant, right=True)[-1]["state"] == "completed"
+
+
+def test_in_a_draining_study_nobody_is_tested_for_whom_nothing_real_is_left(
+    database: Database, folders: Folders
+) -> None:
+    study = definition(criteria=CRITERIA, plan=PLAN, target={"per_cell": 2, "participants": 3})
+    with open_stage(database, folders, study) as stage:
+        ends: list[str] = []
+        for _ in range(30):
+            ends.append(walk(stage, stage.participant().start_practice(), right=True)[-1]["state"])
+            if ends[-1] == "full":
+                break
+        assert ends[-1] == "full"
+        last = [trial for trial in trials_of(stage) if trial.state != TrialState.ANSWERED]
+        assert last == []
+        with stage.database.read() as db:
+            cells = db.execute(select(models.Cell.n_valid)).scalars().all()
+            counters.verify(db, stage.ingested.version_id)
+        assert min(cells) >= 1
+
+
+def test_gold_trials_need_as_many_images_as_they_are(database: Database, folders: Folders) -> None:
+    plan = PLAN | {"gold": {"per_criterion": 9, "first_after": 1, "min_gap": 1}}
+    with pytest.raises(IngestError, match="9 gold trials per criterion need as many images"):
+        ingest_and_launch(database, folders, definition(criteria=CRITERIA, plan=plan))
