@@ -18,6 +18,7 @@ from study.definition import (
     parse_definition,
     read_definition,
 )
+from study.preregistration import preregistration
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "study" / "examples").glob("*.yaml"))
 
@@ -38,7 +39,7 @@ def changed(**changes: Any) -> dict[str, Any]:
 def test_every_example_is_valid_for_us_and_for_its_schema(path: Path) -> None:
     study = read_definition(path)
     jsonschema.Draft202012Validator(json.loads(json_schema())).validate(yaml.safe_load(path.read_text()))
-    assert study.study == path.stem
+    assert study.study == path.stem.replace("_", "-")
 
 
 def test_the_example_study_asks_a_newcomer_ten_trials_on_the_papers_two_criteria_in_public() -> None:
@@ -48,6 +49,73 @@ def test_the_example_study_asks_a_newcomer_ten_trials_on_the_papers_two_criteria
     assert "preference of not generating new elements" in study.criteria[0].question["en"].replace("\n", " ")
     assert all({"en", "zh"} <= set(criterion.question) for criterion in study.criteria)
     assert study.results == "public"
+
+
+def test_the_papers_study_is_its_section_5_2() -> None:
+    study = read_definition(next(path for path in EXAMPLES if path.stem == "asuka_paper"))
+    assert (study.protocol, len(study.methods), study.candidates) == ("best_of_n", 9, 9)
+    assert study.images.sample
+    assert (study.images.sample.n, study.plan.real, study.target.participants) == (40, 40, 100)
+    stable, consistent = (criterion.question["en"] for criterion in study.criteria)
+    assert "the generated region should be context-stable with surrounding unmasked region" in stable
+    assert "with a preference of not generating new elements" in stable
+    assert "the visual consistency between masked and unmasked regions" in consistent
+    assert [criterion.allow for criterion in study.criteria] == [(), ()]  # the paper asks for the best, without ties
+    assert "average selection ratio" in study.analysis.estimand
+    assert 40 * 18 * study.target.per_cell <= 100 * 40
+
+
+def test_the_pairwise_study_asks_for_twelve_answers_per_image_and_pair_of_ninety_six_people() -> None:
+    study = read_definition(next(path for path in EXAMPLES if path.stem == "pairwise"))
+    assert len(study.pairs) == 8
+    assert study.target.participants * study.plan.real == 12 * 40 * len(study.pairs)
+    assert (study.golds, study.plan.repeats, study.trials) == (8, 4, 52)
+
+
+@pytest.mark.parametrize("stem", ["pairwise", "asuka_paper"])
+def test_a_ready_study_says_all_that_is_registered_before_it_begins(stem: str) -> None:
+    study = read_definition(next(path for path in EXAMPLES if path.stem == stem))
+    document = preregistration(study)
+    assert study.sha256 in document
+    told = [*study.prereg.hypotheses, study.prereg.sample_size, study.prereg.stopping, study.prereg.exclusions]
+    told += [study.analysis.estimand, *(criterion.question["en"] for criterion in study.criteria)]
+    for text in told:
+        assert text
+        assert text in document
+    for method in study.methods:
+        assert f"`{method.key}`" in document
+    for exclusion in study.exclusions:
+        assert exclusion.rule in document
+    assert "Holm" in document
+    assert preregistration(read_definition(next(path for path in EXAMPLES if path.stem == stem))) == document
+
+
+def test_what_a_definition_leaves_open_its_registration_says_is_open() -> None:
+    document = preregistration(parse_definition(SMALLEST))
+    assert document.count("Not stated.") == 4
+    changed_plan = preregistration(definition_from(changed(plan={"real": 7})))
+    assert "7 comparisons" in changed_plan
+    assert changed_plan != document
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"plan": {"practice": 1}}, "need a question whose right answer can be made"),
+        ({"plan": {"real": 12, "repeats": 4}}, "4 repetitions at least 10 trials later do not fit among 12 trials"),
+        (
+            {
+                "plan": {"real": 5, "gold": {"per_criterion": 4}},
+                "criteria": [{"key": "a", "title": "A", "question": "A?", "gold": "colour_shift"}],
+            },
+            "4 gold trials 4 apart, the first after 3, do not fit among 9 trials",
+        ),
+        ({"screen": {"colour_vision": 2, "colour_vision_misses": 2}}, "all 2 colour-vision plates may be misread"),
+    ],
+)
+def test_a_plan_that_cannot_be_kept_is_refused_with_its_numbers(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(DefinitionError, match=told):
+        definition_from(changed(**changes))
 
 
 def test_the_hash_is_of_the_canonical_text_and_survives_the_way_through_json() -> None:
