@@ -28,6 +28,7 @@ from study.erasure import erase
 from study.journal import JournalError
 from study.preview import preview_page
 from study.service import Clocked, RefusedError
+from study.simulate import Plan, SimulationError, known_pictures, recogniser, simulate, strengths_taste
 from study.verification import VerificationError, verify
 
 BAD_INPUT = 2
@@ -45,6 +46,7 @@ EXPECTED = (
     VerificationError,
     BackupError,
     JournalError,
+    SimulationError,
 )
 """Errors whose message is written for the person at the terminal."""
 
@@ -138,6 +140,19 @@ def _add_running(add: _Add) -> None:
 
 
 def _add_keeping(add: _Add) -> None:
+    bots = add("simulate", _simulate, "let made-up participants with known tastes answer a running study over HTTP")
+    bots.add_argument("study", help="the study's slug; never one that real people answer")
+    bots.add_argument("--url", required=True, help="address of the running app, for example http://127.0.0.1:7860")
+    bots.add_argument("--people", type=int, default=20)
+    bots.add_argument(
+        "--strength", action="append", default=[], metavar="METHOD=NUMBER",
+        help="how strongly a method is preferred, 1 by default: 7 beside 3 is chosen in 70 of 100",
+    )  # fmt: skip
+    bots.add_argument("--drop-out", type=float, default=0.0, help="share of participants who leave early")
+    bots.add_argument("--ties", type=float, default=0.0, help="share of answers that see no difference")
+    bots.add_argument("--at-once", type=int, default=8, help="participants at the same time")
+    bots.add_argument("--seed", type=int, default=0)
+    bots.add_argument("--source", default="public", help="as which kind of participants they come")
     add("verify", _verify, "recount the balance, follow the audit trail, check the file")
     for name, command, told in (
         ("backup", _backup, "copy a SQLite database that is in use into a backup folder"),
@@ -250,6 +265,26 @@ def _verify(given: argparse.Namespace) -> None:
     print(
         f"{found.versions} versions with {found.cells} cells: every count equals its trials; "
         f"the audit trail of {found.audit_rows} rows is whole"
+    )
+
+
+def _simulate(given: argparse.Namespace) -> None:
+    strengths: dict[str, float] = {}
+    for pair in given.strength:
+        method, equals, number = pair.partition("=")
+        if not equals or not number.replace(".", "", 1).isdecimal() or float(number) <= 0:
+            raise SimulationError(f"{pair!r} says no strength; write METHOD=NUMBER with a number above 0.")
+        strengths[method] = float(number)
+    with _readable(given) as database, database.read() as db:
+        known = known_pictures(db, given.study)
+    strange = sorted(set(strengths) - set(known.values()))
+    if strange:
+        raise SimulationError(f"{strange[0]!r} is no method of {given.study}; check --strength.")
+    plan = Plan(given.people, given.seed, given.drop_out, given.ties, given.at_once, given.source)
+    found = simulate(given.url, given.study, plan, strengths_taste(strengths), recogniser(known))
+    print(
+        f"{found.completed} completed with {found.codes} codes, {found.left} left, {found.turned_away} turned away; "
+        f"{found.answers} trials answered"
     )
 
 
