@@ -3,14 +3,15 @@
 import json
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import CursorResult, Delete, delete, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import CursorResult, Delete, Select, delete, func, or_, select
+from sqlalchemy.orm import Session, aliased
 
 from db.models import (
     AnalysisVote,
     Consent,
     Event,
     Exclusion,
+    ExclusionEffect,
     PaymentLink,
     Response,
     ResponseAttempt,
@@ -44,6 +45,15 @@ def serialise_assignment(session: Session, version_id: int) -> None:
     """
     if session.get_bind().dialect.name == "postgresql":
         session.execute(select(func.pg_advisory_xact_lock(ASSIGNMENT_LOCK, version_id)))
+
+
+def in_force(effect: ExclusionEffect) -> Select[int | None]:
+    """The row ids of sessions that an exclusion with this effect is about, those reversed left out."""
+    reversal = aliased(Exclusion)
+    undone = select(reversal.id).where(reversal.reverses_id == Exclusion.id).exists()
+    return select(Exclusion.session_id).where(
+        Exclusion.session_id.is_not(None), Exclusion.effect == effect, Exclusion.reverses_id.is_(None), ~undone
+    )
 
 
 def erase_session(session: Session, session_id: int, *, at: int) -> Erased:

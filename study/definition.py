@@ -188,21 +188,36 @@ class Display(Part):
     show_input: Literal["always", "toggle", "never"] = "always"
 
 
-class Codes(Part):
-    """Completion codes of the recruiting platform."""
+Source = Literal["public", "prolific", "mturk", "sona", "lab"]
+"""Where a participant was recruited; paid and unpaid answers never pool."""
 
-    complete: str | None = Field(default=None, max_length=100)
+
+class Codes(Part):
+    """Completion codes of the recruiting platform, one for each way a session can end."""
+
+    complete: str | None = Field(default=None, max_length=100, description="without it everybody gets one of their own")
     screened_out: str | None = Field(default=None, max_length=100)
     no_consent: str | None = Field(default=None, max_length=100)
 
 
 class Recruit(Part):
-    """Where participants come from."""
+    """Where participants come from, and where they go afterwards."""
 
-    source: Literal["public", "prolific", "mturk", "sona", "lab"] = "public"
+    source: Source = "public"
     codes: Codes = Codes()
     redirect: str | None = Field(
-        default=None, max_length=500, description="https address a participant returns to; {code} is filled in"
+        default=None,
+        max_length=500,
+        description=(
+            "https address a participant returns to; {code} is filled in, and so are the parameters of the link they "
+            "came by, such as {survey_code}. Prolific's own is the default there"
+        ),
+    )
+    proof_of_work: int = Field(
+        default=0,
+        ge=0,
+        le=24,
+        description="leading zero bits a public visitor's computer searches for before a session begins; 0 asks none",
     )
 
     @field_validator("redirect")
@@ -211,6 +226,17 @@ class Recruit(Part):
         if value is not None and not value.startswith("https://"):
             raise ValueError("give an address that begins with https://")
         return value
+
+    @model_validator(mode="after")
+    def _fits_source(self) -> Self:
+        codes = [code for code in (self.codes.complete, self.codes.screened_out, self.codes.no_consent) if code]
+        if len(codes) != len(set(codes)):
+            raise ValueError("two ways to end share a completion code, so the platform could not tell them apart")
+        if self.source == "prolific" and self.codes.complete is None:
+            raise ValueError("codes.complete is missing; copy the completion code that Prolific made for this study")
+        if self.proof_of_work and self.source != "public":
+            raise ValueError(f"proof_of_work is for public visitors; people from {self.source} are known by their ids")
+        return self
 
 
 class Consent(Part):
@@ -224,15 +250,59 @@ class Consent(Part):
 class Privacy(Part):
     """How long what could identify a participant is kept."""
 
-    retention_days: int = Field(default=90, ge=0, le=3650)
+    retention_days: int = Field(
+        default=90, ge=0, le=3650, description="the platform's ids are kept, encrypted, for so long after they arrive"
+    )
+
+
+RULES: Mapping[str, Mapping[str, float]] = {
+    "incomplete": {},
+    "gold": {"least_share": 0.875},
+    "attention": {"most_failed": 1},
+    "speed": {"fast_ms": 800, "most_fast_share": 0.2, "least_median_ms": 1500},
+    "side_bias": {"p": 1e-4},
+    "hidden": {"most_share": 0.3},
+    "duplicate_person": {},
+    "small_screen": {},
+    "repeats": {"least_share": 0.75},
+    "ties": {"most_share": 0.8},
+    "signal": {},
+}
+"""What a session can be judged by (`study.quality`), with the parameters of each and their defaults."""
+
+PAYING_RULES = frozenset({"incomplete", "attention", "speed", "duplicate_person"})
+"""What may cost a participant their pay: platforms let nobody be refused for the rest (Prolific's policy)."""
+
+FLAGGING_RULES = frozenset({"repeats", "ties", "signal"})
+"""What only draws attention: honest people break these, or the defence itself may be at fault."""
 
 
 class Exclusion(Part):
     """A rule, stated in advance, by which a session is not paid, not analysed, or only marked."""
 
-    rule: Key
-    params: dict[str, int | float | str | bool] = Field(default_factory=dict)
-    effect: Literal["accept", "use", "flag"] = "flag"
+    rule: Literal[
+        "incomplete", "gold", "attention", "speed", "side_bias", "hidden", "duplicate_person", "small_screen",
+        "repeats", "ties", "signal",
+    ]  # fmt: skip
+    params: dict[str, float] = Field(default_factory=dict, description="those left out have their defaults")
+    effect: Literal["accept", "use", "flag"] = Field(
+        default="flag", description="accept: not paid; use: not analysed; flag: only marked"
+    )
+
+    @model_validator(mode="after")
+    def _is_a_fair_rule(self) -> Self:
+        known = RULES[self.rule]
+        wrong = sorted(set(self.params) - set(known))
+        if wrong:
+            raise ValueError(f"{self.rule} has no parameter {wrong[0]!r}; it has {', '.join(known) or 'none'}")
+        if self.rule in FLAGGING_RULES and self.effect != "flag":
+            raise ValueError(f"{self.rule} may only flag: honest people break it too; write effect: flag")
+        if self.effect == "accept" and self.rule not in PAYING_RULES:
+            raise ValueError(
+                f"{self.rule} may not cost a participant their pay (only {', '.join(sorted(PAYING_RULES))} may); "
+                "write effect: use"
+            )
+        return self
 
 
 class AnalysisPlan(Part):

@@ -38,15 +38,29 @@ class Message(BaseModel):
 # ---------------------------------------------------------------------------------------------- page to server
 
 
+class Proof(Message):
+    """That the visitor's computer worked for this session: SHA-256("challenge:answer") begins with zero bits."""
+
+    challenge: Annotated[str, Field(max_length=200, description="of GET /challenge")]
+    answer: Annotated[int, Field(ge=0, le=2**53)]
+
+
 class JoinRequest(Message):
-    """POST /sessions: begin, or come back as the same participant of a recruiting platform."""
+    """POST /sessions: begin, or come back as the same participant of a recruiting platform.
+
+    A page sends the parameters of its own address as `link`; a program may name `source` and `external_id` instead.
+    """
 
     study: Annotated[str, Field(max_length=80, description="the study's slug")]
-    source: Source = "public"
+    link: dict[
+        Annotated[str, Field(max_length=40)], Annotated[str, Field(min_length=1, max_length=LONGEST_EXTERNAL_ID)]
+    ] = Field(default_factory=dict, max_length=12, description="PROLIFIC_PID, workerId, survey_code, participant ...")
+    source: Source | None = None
     external_id: Annotated[str, Field(min_length=1, max_length=LONGEST_EXTERNAL_ID)] | None = Field(
-        default=None, description="PROLIFIC_PID, workerId or survey_code; None for a public visitor"
+        default=None, description="the person's id at the source; None for a public visitor"
     )
     locale: Locale = "en"
+    proof: Proof | None = None
 
 
 class ConsentRequest(Message):
@@ -183,6 +197,13 @@ class StudyList(Message):
     studies: tuple[StudyView, ...]
 
 
+class Challenge(Message):
+    """GET /challenge: what to work on before POST /sessions; nothing when `bits` is 0."""
+
+    challenge: str
+    bits: int = Field(description="leading zero bits wanted of SHA-256('challenge:answer')")
+
+
 class Progress(Message):
     """How far a session is."""
 
@@ -243,5 +264,5 @@ class Problem(Message):
     error: str
     code: Literal[
         "bad_request", "unknown_session", "unknown_study", "unknown_trial", "not_found", "not_open", "consent_needed",
-        "already_answered", "late", "wrong_answer", "too_large", "not_public",
+        "already_answered", "late", "wrong_answer", "too_large", "not_public", "too_many",
     ]  # fmt: skip

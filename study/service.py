@@ -16,10 +16,10 @@ from sqlalchemy.orm import Session
 
 from db import models
 from db.base import Base
-from db.models import SessionState, TrialKind, TrialState, VersionStatus
+from db.models import SessionState, SignalOutcome, TrialKind, TrialState, VersionStatus
 from db.queries import erase_session, serialise_assignment
 from db.writer import note
-from study import counters
+from study import counters, payment, recruitment
 from study.blinding import TOKEN_BYTES, token_hash
 from study.counters import OPEN, SESSION, TRIAL
 from study.design import STUDY, VERSION, Design, Designs
@@ -32,10 +32,13 @@ from study.messages import (
     Progress,
     SessionView,
 )
+from study.payment import PaymentKeys
+from study.recruitment import Arrival, ArrivalError, participant_hash
 
 PARTICIPANT = Base.metadata.tables["participant"]
 CONSENT = Base.metadata.tables["consent"]
 EVENT = Base.metadata.tables["event"]
+SIGNAL = Base.metadata.tables["signal"]
 
 SECOND = 1_000_000
 """Microseconds; all times in the database are counted in them."""
@@ -150,8 +153,27 @@ def enter(db: Session, token: str) -> Visit:
 # ------------------------------------------------------------------------------------------------- coming and going
 
 
-def join(db: Session, designs: Designs, request: JoinRequest, at: Clocked) -> tuple[str, SessionView]:
+NO_SIGNALS: Mapping[str, SignalOutcome] = {}
+
+
+def join(
+    db: Session,
+    designs: Designs,
+    request: JoinRequest,
+    at: Clocked,
+    *,
+    payments: PaymentKeys | None = None,
+    signals: Mapping[str, SignalOutcome] = NO_SIGNALS,
+) -> tuple[str, SessionView]:
     """Begin a session, or find the one this participant has; the same participant always gets the same token.
+
+    Args:
+        db: of a write job.
+        designs: of this process.
+        request: who comes, by which link.
+        at: the time.
+        payments: opens what the platform's ids are kept in; None to keep only their hash.
+        signals: what the defences made out, by their names; stored with a new session, whatever they say.
 
     Returns:
         The session's secret token and what the page may know of the session.
@@ -161,16 +183,23 @@ def join(db: Session, designs: Designs, request: JoinRequest, at: Clocked) -> tu
     """
     version = _newest_version(db, request.study)
     design = designs.of(db, version.id)
-    _refuse_wrong_source(design, request)
-    outside_id = request.external_id or at.random_bytes(TOKEN_BYTES).hex()
-    ext_hmac = _keyed(design, "participant", request.source, outside_id).hex()
+    who = _arrival(design, request)
+    person = who.person or at.random_bytes(TOKEN_BYTES).hex()
+    ext_hmac = participant_hash(_study_key(db, version.id), who.source, person)
     token = session_token(design, ext_hmac)
     serialise_assignment(db, version.id)
     known = db.execute(select(SESSION.c.id).where(SESSION.c.token_hash == token_hash(token))).scalar_one_or_none()
     if known is None:
         if version.status not in JOINABLE:
             raise RefusedError("not_open", f"The study is {version.status} and takes no new participants now.")
-        _begin(db, design, request, at, ext_hmac=ext_hmac, token=token)
+        participant, session = _begin(
+            db, design, source=who.source, locale=request.locale, at=at, ext_hmac=ext_hmac, token=token
+        )
+        if payments is not None:
+            payment.keep(db, payments, participant, who.ids, now=at.now)
+        if signals:
+            seen = [{"session_id": session, "name": name, "outcome": signals[name], "at": at.now} for name in signals]
+            db.execute(insert(SIGNAL), seen)
     return token, view(db, designs, find_visit(db, token))
 
 
@@ -370,15 +399,16 @@ def reap(db: Session, version_id: int, at: Clocked) -> int:
 
 def completion(design: Design, visit: Visit) -> Completion | None:
     """What a participant takes back to where they were recruited; None before the end."""
-    codes, redirect = design.definition.recruit.codes, design.definition.recruit.redirect
-    code = {
-        SessionState.COMPLETED: visit.completion_code,
-        SessionState.SCREENED_OUT: codes.screened_out,
-        SessionState.DECLINED: codes.no_consent,
-    }.get(visit.state)
+    recruit = design.definition.recruit
     if visit.state not in {SessionState.COMPLETED, SessionState.SCREENED_OUT, SessionState.DECLINED}:
         return None
-    return Completion(code=code, redirect=redirect.replace("{code}", code or "") if redirect else None)
+    code = {
+        SessionState.COMPLETED: visit.completion_code,
+        SessionState.SCREENED_OUT: recruit.codes.screened_out,
+        SessionState.DECLINED: recruit.codes.no_consent,
+    }[visit.state]
+    completed = visit.state == SessionState.COMPLETED
+    return Completion(code=code, redirect=recruitment.way_back(recruit, code, completed=completed))
 
 
 def completion_of(db: Session, designs: Designs, token: str) -> Completion:
@@ -452,40 +482,70 @@ def _newest_version(db: Session, slug: str) -> Row[Any, Any]:
     return next((row for row in rows if row.status in JOINABLE), rows[0])
 
 
-def _refuse_wrong_source(design: Design, request: JoinRequest) -> None:
-    wanted = design.definition.recruit.source
-    if request.source != wanted:
+def _arrival(design: Design, request: JoinRequest) -> Arrival:
+    """Who comes: by the link's parameters, or as a program names them."""
+    recruit = design.definition.recruit
+    wanted = request.source or recruit.source
+    if wanted != recruit.source:
         raise RefusedError(
-            "bad_request", f"This study takes participants from {wanted}, not {request.source}; use the link you got."
+            "bad_request",
+            f"This study takes participants from {recruit.source}, not {wanted}; use the link you got.",
         )
-    if request.source != "public" and request.external_id is None:
-        raise RefusedError("bad_request", f"Your {wanted} id is missing from the link; open the study from {wanted}.")
+    if request.external_id is not None and wanted == "public":
+        return Arrival("public", request.external_id, {})
+    named = {} if request.external_id is None else {recruitment.PARAMETERS[wanted][0]: request.external_id}
+    try:
+        return recruitment.arrival(recruit, dict(request.link) | named)
+    except ArrivalError as error:
+        raise RefusedError("bad_request", str(error)) from error
+
+
+def _study_key(db: Session, version_id: int) -> bytes:
+    """What participants of a study are hashed with: the same in all its versions, so that who returns is known.
+
+    It is the secret seed of the first version that was launched. That one can be neither changed nor deleted, and
+    since only the newest version can be launched, none before it ever will be.
+    """
+    study = select(VERSION.c.study_id).where(VERSION.c.id == version_id).scalar_subquery()
+    seed = db.execute(
+        select(VERSION.c.design_seed)
+        .where(VERSION.c.study_id == study, VERSION.c.status != VersionStatus.DRAFT)
+        .order_by(VERSION.c.version)
+        .limit(1)
+    ).scalar_one()
+    return bytes.fromhex(seed)
 
 
 def _keyed(design: Design, *words: str) -> bytes:
     return hmac.digest(design.seed, "\n".join(words).encode(), "sha256")
 
 
-def _begin(db: Session, design: Design, request: JoinRequest, at: Clocked, *, ext_hmac: str, token: str) -> None:
+def _begin(
+    db: Session, design: Design, *, source: str, locale: str, at: Clocked, ext_hmac: str, token: str
+) -> tuple[int, int]:
+    """A new participant with a session: their row ids."""
     person = db.execute(
         insert(PARTICIPANT)
-        .values(version_id=design.version_id, source=request.source, ext_hmac=ext_hmac, created_at=at.now)
+        .values(version_id=design.version_id, source=source, ext_hmac=ext_hmac, created_at=at.now)
         .returning(PARTICIPANT.c.id)
     ).scalar_one()
-    db.execute(
-        insert(SESSION).values(
+    session = db.execute(
+        insert(SESSION)
+        .values(
             public_id=at.random_bytes(TOKEN_BYTES).hex(),
             version_id=design.version_id,
             participant_id=person,
             token_hash=token_hash(token),
             state=SessionState.CREATED,
             plan_seed=_keyed(design, "plan", ext_hmac).hex(),
-            locale=request.locale,
+            locale=locale,
             is_test=False,
             created_at=at.now,
             last_seen=at.now,
         )
-    )
+        .returning(SESSION.c.id)
+    ).scalar_one()
+    return person, session
 
 
 def _void_open_trials(db: Session, session_id: int) -> None:

@@ -192,22 +192,30 @@ class Stage:
         return Participant(self.client)
 
 
-def ingest_and_launch(database: Database, folders: Folders, study: StudyDefinition) -> Ingested:
+def ingest_and_launch(database: Database, folders: Folders, study: StudyDefinition, *, seed: int = 1) -> Ingested:
     ingested = ingest_study(
-        database, study, folders.images, folders.holes, folders.results, now=START, random_bytes=seeded_bytes()
+        database, study, folders.images, folders.holes, folders.results, now=START, random_bytes=seeded_bytes(seed)
     )
-    launch(database, study.study, now=START)
+    launch(database, study.study, now=START, replace=True)
     return ingested
 
 
 class open_stage:  # noqa: N801 - used as a function in `with`
-    """Ingest, launch and serve a study."""
+    """Ingest, launch and serve a study; `seed` is of its secrets, `options` are the router's."""
 
-    def __init__(self, database: Database, folders: Folders, study: StudyDefinition) -> None:
+    def __init__(
+        self,
+        database: Database,
+        folders: Folders,
+        study: StudyDefinition,
+        *,
+        seed: int = 1,
+        **options: Any,
+    ) -> None:
         clock = Clock()
-        ingested = ingest_and_launch(database, folders, study)
+        ingested = ingest_and_launch(database, folders, study, seed=seed)
         app = FastAPI(openapi_url=None)
-        app.include_router(router(database, clock=clock))
+        app.include_router(router(database, clock=clock, **options))
         self._client = TestClient(app)
         self._stage = Stage(database, clock, folders, self._client, ingested)
 
