@@ -4,11 +4,9 @@ import re
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from asuka_infer.images import Picture
 from asuka_infer.request import Hole
-from demo.photos import proxy_size
 
 WIDEST_SHARE = 4.0
 """A side may grow by four times the picture: beyond it almost nothing is known to continue from (our choice)."""
@@ -84,21 +82,6 @@ def extend(picture: Picture, border: Border, *, max_pixels: int) -> tuple[Pictur
         alpha=None if picture.alpha is None else np.pad(picture.alpha, (rows, columns), constant_values=255),
     )
     return grown, hole
-
-
-def hole_on_proxy(hole: Hole) -> Hole:
-    """The hole at the proxy's size, every proxy pixel of it that holds a missing pixel: no sliver is forgotten."""
-    small = proxy_size((hole.shape[0], hole.shape[1]))
-    return _any_in(_any_in(hole, small[0]).T, small[1]).T
-
-
-def _any_in(rows: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
-    """`count` rows, each true where any row that a cell of it touches is true."""
-    length = rows.shape[0]
-    starts = np.arange(count) * length // count
-    ends = -(-(np.arange(count) + 1) * length // count)
-    totals = np.concatenate([np.zeros((1, rows.shape[1]), np.int32), np.cumsum(rows, axis=0, dtype=np.int32)])
-    return totals[ends] > totals[starts]
 
 
 def _pixels(said: str, length: int) -> int:

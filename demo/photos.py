@@ -50,6 +50,12 @@ def proxy_of(pixels: RgbImage, alpha: NDArray[np.uint8] | None = None) -> RgbIma
     return np.rint(weight * small + (1 - weight) * squares).astype(np.uint8)
 
 
+def on_proxy(hole: Hole) -> Hole:
+    """A hole at the proxy's size: every proxy pixel that holds a missing pixel, so that no sliver is forgotten."""
+    small = proxy_size((hole.shape[0], hole.shape[1]))
+    return _any_in(_any_in(hole, small[0]).T, small[1]).T
+
+
 def read_painted_hole(text: str, size: tuple[int, int]) -> Hole:
     """The hole that the painter drew on the proxy, at the photo's own (height, width).
 
@@ -78,3 +84,10 @@ def read_painted_hole(text: str, size: tuple[int, int]) -> Hole:
             "reload the page and paint it again."
         )
     return resize(levels > _HALF, size)
+
+
+def _any_in(rows: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
+    """`count` rows, each true where any row is whose centre lies in it, as `read_painted_hole` asks."""
+    length = rows.shape[0]
+    starts = -(-(2 * length * np.arange(count) - count) // (2 * count))
+    return np.logical_or.reduceat(rows, starts, axis=0)

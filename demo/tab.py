@@ -20,11 +20,12 @@ from PIL import Image
 
 from asuka_infer.catalog import Method
 from asuka_infer.compositing import Compositing
-from asuka_infer.holes import encode_hole_png
+from asuka_infer.holes import encode_hole_png, read_hole, resize
 from asuka_infer.images import ImageError, Picture, encode_like, encode_png, read_image
 from asuka_infer.inpaint import DEFAULT_CONTEXT, Framing
 from asuka_infer.inpainter import Cancelled
 from asuka_infer.request import Hole, RgbImage
+from asuka_infer.run_record import RunRecord
 from asuka_infer.settings import Value
 from demo.engine import (
     MOST_CANDIDATES,
@@ -39,9 +40,10 @@ from demo.engine import (
     Step,
 )
 from demo.method_panel import LookData, MethodData, MethodPanel, PanelData, knob_data
-from demo.outpainting import CanvasError, extend, hole_on_proxy, read_border
+from demo.offer import Offer, OfferedResult, TakeOffer
+from demo.outpainting import CanvasError, extend, read_border
 from demo.painter import MaskPainter, PainterData, Pointed, flush_script
-from demo.photos import LONGEST_PROXY_SIDE, proxy_of
+from demo.photos import LONGEST_PROXY_SIDE, on_proxy, proxy_of, proxy_size
 from demo.selection import ClickSelect, SelectionError
 from demo.texts import interface, static_text
 from demo.viewer import PreviewData, ResultData, ResultViewer, RunningData, ViewerData
@@ -71,6 +73,9 @@ LARGEST_SEED_HERE = 2**32 - 1
 THUMBNAIL_SIDE = 168
 """Pixels: twice the size at which the sample pictures are shown."""
 
+CHANGED_INSIDE, CHANGED_OUTSIDE, CHANGE_ALPHA = (244, 63, 94), (245, 158, 11), 200
+"""Rose as on the painter, amber for what lies outside the hole: the seamless ring, or nothing."""
+
 DIVIDER_GAP = 0.04
 """Share of the width between the divider's first place and the hole: its knob must not cover the result."""
 
@@ -83,14 +88,26 @@ PREVIEW_PAUSE = 0.4
 
 @dataclass(frozen=True)
 class _Kept:
-    """A result of the session, with where its file lies on the server."""
+    """A result of the session, with where its files lie on the server.
+
+    Attributes:
+        shown: what the browser gets.
+        path: the result's file.
+        photo: the file it was made from.
+        hole: a PNG of its hole, at the photo's size.
+        record: how it was made.
+    """
 
     shown: ResultData
     path: str
+    photo: str
+    hole: str
+    record: RunRecord
 
     def files(self) -> list[FileData]:
         """Everything that the browser may ask for."""
-        return [self.shown.before, self.shown.view, self.shown.file, *(preview.file for preview in self.shown.previews)]
+        shown = self.shown
+        return [shown.before, shown.view, shown.changes, shown.file, *(preview.file for preview in shown.previews)]
 
 
 @dataclass(frozen=True)
@@ -100,18 +117,19 @@ class _Controls:
     run: gr.Button
     methods: gr.Dropdown
     panel: MethodPanel
-    seed: gr.Number
-    candidates: gr.Slider
-    context: gr.Slider
-    compositing: gr.Radio
+    settings: list[Component]
 
     def inputs(self) -> list[Component]:
-        """In the order in which the run event takes them."""
-        return [self.methods, self.panel, self.seed, self.candidates, self.context, self.compositing]
+        """In the order in which `_asked` takes them."""
+        return [self.methods, self.panel, *self.settings]
 
 
 def build_demo_tab(
-    engine: DemoEngine, *, max_megabytes: int = MAX_MEGABYTES, select: ClickSelect | None = None
+    engine: DemoEngine,
+    *,
+    max_megabytes: int = MAX_MEGABYTES,
+    select: ClickSelect | None = None,
+    offer: TakeOffer | None = None,
 ) -> None:
     """Put the demo into the Blocks or Tab that is open.
 
@@ -119,6 +137,7 @@ def build_demo_tab(
         engine: what runs the methods.
         max_megabytes: what `launch(max_file_size=...)` allows, to say so before a visitor waits for the upload.
         select: finds the thing that is clicked on.
+        offer: keeps what visitors offer to a study; without it they are not asked.
     """
     select = select or ClickSelect()
     with gr.Row(equal_height=False):
@@ -132,11 +151,13 @@ def build_demo_tab(
             )
             controls = _controls(engine)
         with gr.Column(min_width=340):
-            viewer = ResultViewer(elem_id=VIEWER_ID)
+            viewer = ResultViewer(elem_id=VIEWER_ID, offers=offer is not None)
     kept = gr.State(list[_Kept]())
     _wire_painter(engine, painter, select)
     _wire(engine, painter, viewer, controls, kept)
     _wire_look(engine, painter, controls)
+    if offer is not None:
+        _wire_offer(engine, viewer, kept, offer)
 
 
 def _controls(engine: DemoEngine) -> _Controls:
@@ -158,12 +179,12 @@ def _controls(engine: DemoEngine) -> _Controls:
         )
     about = gr.Markdown(_about(engine, [engine.favourite()]), elem_id="demo-about")
     panel = MethodPanel(elem_id=PANEL_ID)
-    seed, candidates, context, compositing = _settings()
+    settings = _settings()
     _wire_panel(engine, methods, about, panel)
-    return _Controls(run_button, methods, panel, seed, candidates, context, compositing)
+    return _Controls(run_button, methods, panel, settings)
 
 
-def _settings() -> tuple[gr.Number, gr.Slider, gr.Slider, gr.Radio]:
+def _settings() -> list[Component]:
     with gr.Accordion(interface("settings"), open=False, elem_id="demo-settings"):
         with gr.Row():
             seed = gr.Number(
@@ -183,7 +204,8 @@ def _settings() -> tuple[gr.Number, gr.Slider, gr.Slider, gr.Radio]:
                 [(interface("exact"), "exact"), (interface("seamless"), "seamless")], value="exact",
                 label=interface("compositing"), info=interface("compositingInfo"), elem_id="demo-compositing",
             )  # fmt: skip
-    return seed, candidates, context, compositing
+        tiles = gr.Checkbox(value=True, label=interface("tilesOn"), info=interface("tilesInfo"), elem_id="demo-tiles")
+    return [seed, candidates, context, compositing, tiles]
 
 
 _QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -223,19 +245,9 @@ def _wire(
     controls: _Controls,
     kept: gr.State,
 ) -> None:
-    def run(  # noqa: PLR0917 - Gradio hands inputs over by position
-        painted: Painted,
-        keys: list[str],
-        turned: Choices,
-        seed: float,
-        candidates: float,
-        context: float,
-        compositing: Compositing,
-        results: list[_Kept],
-        request: gr.Request,
-    ) -> Iterator[tuple[ViewerData, list[_Kept]]]:
-        asked = _Asked(keys, turned, int(seed), int(candidates), Framing(context), compositing)
-        yield from _run(engine, painted, asked, results, str(request.session_hash))
+    def run(painted: Painted, request: gr.Request, *inputs: Any) -> Iterator[tuple[ViewerData, list[_Kept]]]:
+        *chosen, results = inputs
+        yield from _run(engine, painted, _asked(*chosen), results, str(request.session_hash))
 
     def cancel(results: list[_Kept], request: gr.Request) -> ViewerData:
         engine.cancel(str(request.session_hash))
@@ -260,15 +272,21 @@ def _wire(
 
 
 def _wire_look(engine: DemoEngine, painter: MaskPainter, controls: _Controls) -> None:
-    def look(painted: Painted, keys: list[str], turned: Choices, seed: float, context: float) -> PanelData:
-        return _look(engine, painted, [Job(key, int(seed), turned.get(key, {})) for key in keys], Framing(context))
+    def look(painted: Painted, *inputs: Any) -> PanelData:
+        return _look(engine, painted, _asked(*inputs))
 
-    asked = [painter, controls.methods, controls.panel, controls.seed, controls.context]
     looking = controls.panel.look(
-        look, asked, controls.panel, js=flush_script(PAINTER_ID), show_progress="hidden", concurrency_id=SLOT,
-        concurrency_limit=1, api_visibility="private",
+        look, [painter, *controls.inputs()], controls.panel, js=flush_script(PAINTER_ID), show_progress="hidden",
+        concurrency_id=SLOT, concurrency_limit=1, api_visibility="private",
     )  # fmt: skip
     looking.failure(None, js=f"() => document.querySelector('#{PANEL_ID} .kp').idle()", api_visibility="private")
+
+
+def _wire_offer(engine: DemoEngine, viewer: ResultViewer, kept: gr.State, take: TakeOffer) -> None:
+    def offer(results: list[_Kept], event: gr.EventData) -> ViewerData:
+        return _offer(engine, take, _there(results), event)
+
+    viewer.offer(offer, kept, viewer, **_QUIET)
 
 
 def _open(engine: DemoEngine, painted: Painted) -> PainterData:
@@ -315,7 +333,7 @@ def _extend(engine: DemoEngine, painted: Pointed) -> PainterData:
     path = _save(encode_like(grown, grown.pixels, np.zeros_like(hole)), f"{name}.png")
     mask = FileData(path=_save(encode_hole_png(hole), "border.png"))
     data = _photo_data(grown, path, f"{name}.png", painted.serial)
-    return data.model_copy(update={"mask": mask, "mask_hole": _hole_text(hole_on_proxy(hole))})
+    return data.model_copy(update={"mask": mask, "mask_hole": _hole_text(on_proxy(hole))})
 
 
 def _hole_text(hole: Hole) -> str:
@@ -348,20 +366,33 @@ class _Asked:
     compositing: Compositing
 
 
+def _asked(  # noqa: PLR0917 - Gradio hands inputs over by position, in the order of `_Controls.inputs`
+    keys: list[str],
+    turned: Choices,
+    seed: float,
+    candidates: float,
+    context: float,
+    compositing: Compositing,
+    tiles: bool,  # noqa: FBT001 - by position, as above
+) -> _Asked:
+    return _Asked(keys, turned, int(seed), int(candidates), Framing(context, tiles=tiles), compositing)
+
+
 def _run(
     engine: DemoEngine, painted: Painted, asked: _Asked, results: list[_Kept], session: str
 ) -> Iterator[tuple[ViewerData, list[_Kept]]]:
     """Run the jobs, showing progress and every result as it comes."""
     made, preview, looked, told = 0, None, 0.0, 0.0
+    number = 1 + max((kept.shown.run for kept in results), default=0)
     try:
         jobs = engine.plan(asked.keys, asked.seed, asked.candidates, asked.turned)
         picture = engine.open_photo(painted)
         hole = engine.read_hole(painted, picture.size)
-        before = FileData(path=_save(encode_png(proxy_of(picture.pixels, picture.alpha)), "proxy.png"))
+        source = _Source(painted, number, picture, hole)
         step = RunningData(count=len(jobs))
         for event in engine.run(session, picture, hole, jobs, framing=asked.framing, compositing=asked.compositing):
             if isinstance(event, Finished):
-                results = [*results, _keep(event, before, painted.name, hole)][-MOST_RESULTS:]
+                results = [*results, source.keep(event)][-MOST_RESULTS:]
                 made, preview = made + 1, None
             elif isinstance(event, Step):
                 step = RunningData(**vars(event))
@@ -378,24 +409,27 @@ def _run(
         yield _shown(results, message=str(error)), results
 
 
-def _look(engine: DemoEngine, painted: Painted, jobs: list[Job], framing: Framing) -> PanelData:
+def _look(engine: DemoEngine, painted: Painted, asked: _Asked) -> PanelData:
     """Answer the panel's question: this is what the chosen methods see."""
-    turned = _as_values({job.method: job.settings for job in jobs})
-    methods = _method_data(engine, [job.method for job in jobs])
-    told = time.monotonic_ns() // 1_000_000
-    looks: list[LookData] = []
+    answer = PanelData(
+        methods=_method_data(engine, asked.keys),
+        values=_as_values(asked.turned),
+        told=time.monotonic_ns() // 1_000_000,
+    )
     try:
         picture = engine.open_photo(painted)
         hole = engine.read_hole(painted, picture.size)
-        for job, method in zip(jobs, methods, strict=True):
-            if method.shows_prior:
-                seen = engine.look(job, picture, hole, framing=framing)
-                looks += [
-                    LookData(method=method.title, name=name, picture=_small_png(shown)) for name, shown in seen.items()
-                ]
+        looks = [
+            LookData(method=method.title, name=name, picture=_small_png(shown))
+            for method in answer.methods
+            if method.shows_prior
+            for name, shown in engine.look(
+                Job(method.key, asked.seed, asked.turned.get(method.key, {})), picture, hole, framing=asked.framing
+            ).items()
+        ]
     except DemoError as error:
-        return PanelData(methods=methods, values=turned, message=str(error), told=told)
-    return PanelData(methods=methods, values=turned, looks=looks, told=told)
+        return answer.model_copy(update={"message": str(error)})
+    return answer.model_copy(update={"looks": looks})
 
 
 def _method_data(engine: DemoEngine, keys: list[str]) -> list[MethodData]:
@@ -431,30 +465,69 @@ def _reuse(engine: DemoEngine, results: list[_Kept], event: gr.EventData) -> Pai
     return _photo_data(picture, result.path, result.shown.name, serial=-1)
 
 
-def _keep(done: Finished, before: FileData, photo: str, hole: Hole) -> _Kept:
-    record = done.record
-    name = f"{Path(photo).stem or 'photo'}-{record.method}-seed{record.seed}.png"
-    path = _save(done.png, name)
-    left = int(np.flatnonzero(hole.any(axis=0))[0]) / record.width
-    shown = ResultData(
-        before=before,
-        view=FileData(path=_save(encode_png(done.view), "view.png")),
-        file=FileData(path=path),
-        name=name,
-        title=done.title,
-        seed=str(record.seed),
-        changed=done.changed_outside,
-        ring=done.ring,
-        seconds=round(record.seconds, 1),
-        divider=max(0.0, left - DIVIDER_GAP),
-        width=record.width,
-        height=record.height,
-        previews=[
-            PreviewData(name=key, file=FileData(path=_save(encode_png(proxy_of(seen)), "preview.png")))
-            for key, seen in done.previews.items()
-        ],
-    )
-    return _Kept(shown, path)
+class _Source:
+    """What all results of one run were made from, with the files that belong to it."""
+
+    def __init__(self, painted: Painted, run: int, picture: Picture, hole: Hole) -> None:
+        self.run = run
+        self.photo = str(painted.photo)
+        self.stem = Path(painted.name).stem or "photo"
+        self.small_hole = resize(hole, proxy_size(picture.size))
+        self.hole = _save(encode_hole_png(hole), "hole.png")
+        self.before = FileData(path=_save(encode_png(proxy_of(picture.pixels, picture.alpha)), "proxy.png"))
+        left = int(np.flatnonzero(hole.any(axis=0))[0]) / picture.size[1]
+        self.divider = max(0.0, left - DIVIDER_GAP)
+
+    def keep(self, done: Finished) -> _Kept:
+        """A result with its files saved where the browser may fetch them."""
+        record = done.record
+        name = f"{self.stem}-{record.method}-seed{record.seed}.png"
+        path = _save(done.png, name)
+        shown = ResultData(
+            before=self.before,
+            view=FileData(path=_save(encode_png(done.view), "view.png")),
+            changes=FileData(path=_save(_changes_png(done.changed, self.small_hole), "changes.png")),
+            file=FileData(path=path),
+            name=name,
+            run=self.run,
+            method=record.method,
+            title=done.title,
+            seed=str(record.seed),
+            changed=done.changed_outside,
+            ring=done.ring,
+            seconds=round(record.seconds, 1),
+            divider=self.divider,
+            width=record.width,
+            height=record.height,
+            previews=[
+                PreviewData(name=key, file=FileData(path=_save(encode_png(proxy_of(seen)), "preview.png")))
+                for key, seen in done.previews.items()
+            ],
+        )
+        return _Kept(shown, path, self.photo, self.hole, record)
+
+
+def _changes_png(changed: Hole, hole: Hole) -> bytes:
+    """What differs from the photo as a transparent picture: one colour inside the hole, another outside it."""
+    colours = np.where(hole[..., None], np.array(CHANGED_INSIDE, np.uint8), np.array(CHANGED_OUTSIDE, np.uint8))
+    return encode_png(np.ascontiguousarray(colours), alpha=np.where(changed, np.uint8(CHANGE_ALPHA), np.uint8(0)))
+
+
+def _offer(engine: DemoEngine, take: TakeOffer, results: list[_Kept], event: gr.EventData) -> ViewerData:
+    """Hand the chosen result and its rivals (same run, same seed, other methods) to whoever takes offers."""
+    number: object = getattr(event, "result", None)
+    if not isinstance(number, int) or not 0 <= number < len(results):
+        return _shown(results, message="That result is no longer there; run again.")
+    chosen = results[number]
+    rivals = [kept for kept in results if (kept.shown.run, kept.shown.seed) == (chosen.shown.run, chosen.shown.seed)]
+    try:
+        picture = engine.open_photo(Painted(photo=Path(chosen.photo)))
+        offered = tuple(OfferedResult(Path(kept.path).read_bytes(), kept.record) for kept in rivals)
+        return _shown(results, message=take(Offer(encode_png(picture.pixels), read_hole(Path(chosen.hole)), offered)))
+    except FileNotFoundError:
+        return _shown(results, message="The result's files are no longer on the server; run again.")
+    except (DemoError, ValueError) as error:
+        return _shown(results, message=str(error))
 
 
 def _shown(results: list[_Kept], made: int = 0, *, running: RunningData | None = None, message: str = "") -> ViewerData:

@@ -22,8 +22,11 @@ class ResultData(GradioModel):
 
     Attributes:
         before, view: photo and result at the proxy's size, lossless.
+        changes: what differs from the photo, transparent elsewhere, at the proxy's size.
         file: the result to download, at the photo's size.
         name: what the downloaded file is called.
+        run: which run of the session made it.
+        method: the method's key.
         title: the method's name for people.
         seed: that the method ran with, as text: JavaScript's numbers end at 2**53.
         changed: pixels outside the hole that differ, counted in `file`.
@@ -36,8 +39,11 @@ class ResultData(GradioModel):
 
     before: FileData
     view: FileData
+    changes: FileData
     file: FileData
     name: str
+    run: int
+    method: str
     title: str
     seed: str
     changed: int
@@ -74,12 +80,15 @@ with no_stub_file():
     class ResultViewer(gr.HTML):
         """Shows results.
 
-        Listen to `.reuse(...)`, the visitor wants result number `event.result` as the new photo, and to `.cancel(...)`.
+        Listen to `.reuse(...)`, the visitor wants result number `event.result` as the new photo, to `.offer(...)`, the
+        visitor offers it and its rivals to a study, and to `.cancel(...)`.
         """
 
         data_model = ViewerData
 
-        def __init__(self, *, elem_id: str, value: ViewerData | None = None, **described: Any) -> None:
+        def __init__(
+            self, *, elem_id: str, offers: bool = False, value: ViewerData | None = None, **described: Any
+        ) -> None:
             """`described` takes what `gr.Blocks.get_config` hands back when Gradio rebuilds the component."""
             super().__init__(
                 value=value,
@@ -88,6 +97,7 @@ with no_stub_file():
                 css_template=static_text("viewer.css"),
                 js_on_load=static_text("zoom.js", "viewer.js"),
                 apply_default_css=False,
+                offers=offers,
                 texts=TEXTS,
                 padding=False,
                 **described,

@@ -78,6 +78,7 @@ function describe() {
 }
 
 const zoom = makeZoom(stage, layer, (scale, fitted) => {
+  if (!scale) return;   // in a tab that is not shown
   $('.mp-percent').textContent = fitted ? words.fit : Math.round(scale * 100 * width / (current ? current.width : width)) + ' %';
   shape.querySelector('circle').setAttribute('r', CLOSE / 2 / scale); drawPicks(); placeRing();
 });

@@ -7,6 +7,7 @@ const root = element.querySelector('.rv'), $ = (selector) => root.querySelector(
 const stage = $('.rv-stage'), layer = $('.rv-layer'), before = $('.rv-before'), after = $('.rv-after'), range = $('.rv-range');
 const words = props.texts[navigator.language.toLowerCase().startsWith('zh') ? 'zh' : 'en'];
 const say = (key, values) => words[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+let panes = [], sure = 0;
 let results = [], selected = -1, share = 0.5, width = 0, height = 0, drag = null, shownIds = '', newest = null;
 
 $$('[data-t]').forEach((node) => { node.textContent = words[node.dataset.t]; });
@@ -58,6 +59,7 @@ async function select(index) {
   width = before.naturalWidth; height = before.naturalHeight;
   root.dataset.state = 'shown'; root.dataset.preview = ''; sizeStage();
   if (resized) zoom.show(width, height); else placeDivider();
+  $('.rv-changes').src = result.changes.url; panes = []; showPair(); calmOffer();
   before.alt = words.before; after.alt = words.after + ': ' + result.title;
   const proof = $('.rv-proof'), extra = result.ring ? say('ring', {ring: result.ring.toLocaleString()}) : '';
   proof.classList.toggle('changed', result.changed > 0);
@@ -73,6 +75,63 @@ async function select(index) {
   const link = $('.rv-main'); link.href = result.file.url; link.download = result.name;
   $$('.rv-strip button').forEach((node, i) => node.setAttribute('aria-pressed', i === index));
 }
+
+// ---- the same photo, hole and seed through several methods, or one method's seeds -------------------------------------------
+
+const MOST_PANES = 4;
+function rivals() {   // of the selected result
+  const chosen = results[selected];
+  if (!chosen) return [];
+  const run = results.filter((result) => result.run === chosen.run), seed = run.filter((result) => result.seed === chosen.seed);
+  return (seed.length > 1 ? seed : run).slice(0, MOST_PANES);
+}
+function methodsCompared() { const keys = rivals().map((result) => result.method); return keys.length > 1 && new Set(keys).size === keys.length; }
+
+function showPair() {
+  const several = rivals().length > 1;
+  root.dataset.pair = several ? 'on' : '';
+  root.dataset.offer = props.offers && methodsCompared() ? 'on' : '';
+  if (!several) setGrid(false); else if (root.dataset.grid && rivals().length !== panes.length) fillGrid();
+}
+function setGrid(on) {
+  root.dataset.grid = on ? 'on' : ''; $('[data-do=grid]').setAttribute('aria-pressed', on);
+  if (on) fillGrid(); else { panes = []; $('.rv-grid').replaceChildren(); zoom.refit(); }
+}
+function fillGrid() {
+  panes = [];
+  $('.rv-grid').replaceChildren(...rivals().map((result) => {
+    const figure = document.createElement('figure'), stage = document.createElement('div'), layer = document.createElement('div'), caption = document.createElement('figcaption');
+    figure.className = 'rv-pane'; layer.className = 'rv-layer'; caption.textContent = result.title + ' · ' + say('seed', {seed: result.seed});
+    for (const [name, file] of [['before', result.before], ['after', result.view], ['changes', result.changes]]) {
+      const image = document.createElement('img'); image.className = 'rv-' + name; image.src = file.url; image.alt = name === 'after' ? words.after + ': ' + result.title : ''; layer.append(image);
+    }
+    stage.style.aspectRatio = width + ' / ' + height; stage.append(layer); figure.append(stage, caption);
+    panes.push({stage, layer});
+    return figure;
+  }));
+  let following = false;
+  for (const pane of panes) {
+    pane.zoom = makeZoom(pane.stage, pane.layer, () => {
+      if (following || !pane.zoom) return;
+      following = true;
+      for (const other of panes) if (other !== pane) other.zoom.view = pane.zoom.view;
+      following = false;
+    });
+    dragPane(pane);
+  }
+  for (const pane of panes) pane.zoom.show(width, height);
+}
+function dragPane(pane) {
+  const pinch = makePinch(pane.zoom);
+  let from = null;
+  pane.stage.addEventListener('pointerdown', (event) => { pane.stage.setPointerCapture(event.pointerId); from = pinch.down(event) ? null : [event.clientX, event.clientY]; event.preventDefault(); });
+  pane.stage.addEventListener('pointermove', (event) => {
+    if (pinch.move(event) || !from) return;
+    pane.zoom.move(event.clientX - from[0], event.clientY - from[1]); from = [event.clientX, event.clientY];
+  });
+  for (const end of ['pointerup', 'pointercancel']) pane.stage.addEventListener(end, (event) => { pinch.up(event); from = null; });
+}
+const inUse = () => (panes.length ? panes[0].zoom : zoom);
 
 function fillStrip() {
   const ids = results.map((result) => result.file.path).join('|');
@@ -103,7 +162,7 @@ function progress(running) {
 async function heard() {
   const value = props.value;
   if (!value) return;
-  results = value.results; fillStrip(); progress(value.running);
+  results = value.results; fillStrip(); showPair(); progress(value.running);
   const message = $('.rv-message'), text = value.message ? (words[value.message] || value.message) : '';
   message.textContent = text; message.classList.toggle('shown', !!text); message.classList.toggle('calm', value.message in words);
   const chosen = value.selected >= 0 ? value.selected + ' ' + results[value.selected].file.path : null;
@@ -135,7 +194,16 @@ root.addEventListener('keydown', (event) => {
   if (event.key === 'o' || ((event.key === ' ' || event.key === 'Enter') && event.target.dataset.do === 'hold')) hold(true);
 });
 root.addEventListener('keyup', () => hold(false));
-const act = {zoomIn: () => zoom.by(1.4), zoomOut: () => zoom.by(1 / 1.4), fit: () => zoom.fit(), reuse: () => trigger('reuse', {result: selected}),
+function showChanges(on) { root.dataset.changes = on ? 'on' : ''; $('[data-do=changes]').setAttribute('aria-pressed', on); }
+// People will look at an offered photo: once is not yet meant.
+function calmOffer() { sure = 0; $('[data-do=offer]').textContent = words.offer; }
+function offer() {
+  sure += 1;
+  if (sure === 1) { $('[data-do=offer]').textContent = words.offerSure; return; }
+  calmOffer(); trigger('offer', {result: selected});
+}
+const act = {zoomIn: () => inUse().by(1.4), zoomOut: () => inUse().by(1 / 1.4), fit: () => inUse().fit(), offer,
+  changes: () => showChanges(!root.dataset.changes), grid: () => setGrid(!root.dataset.grid), reuse: () => trigger('reuse', {result: selected}),
   cancel: () => { $('[data-do=cancel]').disabled = true; $('.rv-doing').textContent = words.stopping; trigger('cancel'); }};
 root.addEventListener('click', (event) => { const button = event.target.closest('[data-do]'); if (button && act[button.dataset.do]) act[button.dataset.do](); });
 

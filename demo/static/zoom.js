@@ -35,6 +35,9 @@ function makeZoom(stage, layer, changed) {
       return [(event.clientX - box.left) * width / box.width, (event.clientY - box.top) * height / box.height];
     },
     get scale() { return scale; },
+    // Where it looks, to make another stage of the same size look there too.
+    get view() { return {scale, left, top, fitted}; },
+    set view(other) { if (!width) return; ({scale, left, top, fitted} = other); place(); },
     get fitted() { return fitted; },
   };
   // A trackpad pinch arrives as Ctrl + wheel. A plain wheel scrolls the page until the picture is zoomed in.

@@ -16,6 +16,7 @@ from asuka_infer.prior_choice import PriorSettings, prior_pixels
 from asuka_infer.request import InpaintRequest, InpaintResult, RgbImage
 from asuka_infer.settings import change, choice, number, switch, text, whole
 from demo.engine import DemoEngine
+from demo.offer import Offer
 from demo.tab import CSS, build_demo_tab
 from demo.texts import interface
 
@@ -103,11 +104,18 @@ EXTRA = (
     _method("far", "Far method", readiness=lambda: Readiness(ready=False, how_to="Download its weights first.")),
 )
 
+
+def take_offer(offer: Offer) -> str:
+    """Says what came, as an operator's own function would keep it."""
+    methods = ", ".join(result.record.method for result in offer.results)
+    return f"Thank you: {methods}, {int(offer.hole.sum())} missing pixels, {len(offer.photo)} bytes."
+
+
 if __name__ == "__main__":
     engine = DemoEngine(samples=SAMPLE_PICTURES[:4], methods={**METHODS, **{method.key: method for method in EXTRA}})
     with gr.Blocks(title="Demo", delete_cache=(3600, 86400)) as page:
         with gr.Tab("Inpaint", elem_id="demo-tab"):
-            build_demo_tab(engine, max_megabytes=20)
+            build_demo_tab(engine, max_megabytes=20, offer=take_offer)
         with gr.Tab("Other"):
             gr.Markdown("Something else.")
     page.queue(max_size=20).launch(

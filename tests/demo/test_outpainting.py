@@ -10,7 +10,8 @@ from PIL import Image
 
 from asuka_infer.holes import resize
 from asuka_infer.images import MAX_PIXELS, encode_like, read_image
-from demo.outpainting import Border, CanvasError, extend, hole_on_proxy, read_border
+from demo.outpainting import Border, CanvasError, extend, read_border
+from demo.photos import on_proxy
 from tests.demo.painting import photo
 
 SIDES = st.integers(0, 40)
@@ -93,6 +94,6 @@ def test_a_canvas_that_is_too_large_is_refused_before_it_is_made() -> None:
 def test_the_hole_on_the_proxy_covers_every_missing_pixel(height: int, width: int, top: int, left: int) -> None:
     hole = np.zeros((height + top, width + left), np.bool_)
     hole[:top], hole[:, :left] = True, True
-    back = resize(hole_on_proxy(hole), (hole.shape[0], hole.shape[1]))
+    back = resize(on_proxy(hole), (hole.shape[0], hole.shape[1]))
     assert not (hole & ~back).any()
     assert not back[top + 3 :, left + 3 :].any()  # a proxy pixel is at most 2.6 photo pixels here
