@@ -11,6 +11,8 @@
 | POST   | /study/api/v1/sessions                     | JoinRequest -> Joined                                       |
 | GET    | /study/api/v1/sessions/me                  | SessionView                                                 |
 | POST   | /study/api/v1/sessions/me/environment      | EnvironmentReport -> SessionView                            |
+| GET    | /study/api/v1/sessions/me/plates/{number}  | PNG of a colour-vision plate, counted from 0                |
+| POST   | /study/api/v1/sessions/me/plates           | PlateAnswers -> SessionView                                 |
 | POST   | /study/api/v1/sessions/me/consent          | ConsentRequest -> SessionView                               |
 | POST   | /study/api/v1/sessions/me/heartbeat        | nothing -> SessionView                                      |
 | POST   | /study/api/v1/sessions/me/withdraw         | WithdrawRequest -> SessionView                              |
@@ -36,10 +38,11 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ValidationError
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from db.engine import Database
-from study import export, publication, service, trials
+from study import export, publication, quality, service, trials
 from study.blinding import pad_png
 from study.design import Designs
 from study.messages import (
@@ -49,6 +52,7 @@ from study.messages import (
     EventsRequest,
     Joined,
     JoinRequest,
+    PlateAnswers,
     Problem,
     WithdrawRequest,
 )
@@ -127,6 +131,8 @@ def router(
         ("POST", "/api/v1/sessions", api.join),
         ("GET", "/api/v1/sessions/me", api.session),
         ("POST", "/api/v1/sessions/me/environment", api.environment),
+        ("GET", "/api/v1/sessions/me/plates/{number:int}", api.plate),
+        ("POST", "/api/v1/sessions/me/plates", api.read_plates),
         ("POST", "/api/v1/sessions/me/consent", api.consent),
         ("POST", "/api/v1/sessions/me/heartbeat", api.heartbeat),
         ("POST", "/api/v1/sessions/me/withdraw", api.withdraw),
@@ -179,6 +185,14 @@ class _Api:
         report = await _body(request, EnvironmentReport)
         return _json(await self._write(service.report_environment, _bearer(request), report, self._at()))
 
+    async def plate(self, request: Request) -> Response:
+        png = await self._read(service.plate, self._designs, _bearer(request), request.path_params["number"])
+        return Response(png, media_type="image/png", headers=PRIVATE)
+
+    async def read_plates(self, request: Request) -> Response:
+        given = await _body(request, PlateAnswers)
+        return _json(await self._write(service.read_plates, _bearer(request), given, self._at()))
+
     async def consent(self, request: Request) -> Response:
         given = await _body(request, ConsentRequest)
         return _json(await self._write(service.consent, _bearer(request), given, self._at()))
@@ -208,7 +222,19 @@ class _Api:
         reply = await self._write(take, _bearer(request), request.path_params["id"], answers)
         if isinstance(reply, trials.Refusal):
             raise RefusedError(reply.code, reply.sentence)
+        if reply.state == "completed":
+            await self._judge(_bearer(request))
         return _json(reply)
+
+    async def _judge(self, token: str) -> None:
+        """Bring the definition's rules to bear at the last answer; closing the study does it for all once more."""
+        now = self._clock()
+
+        def judge(db: Session) -> int:
+            visit = service.find_visit(db, token)
+            return quality.apply_rules(db, visit.version_id, at=now, only=(visit.session_id,))
+
+        await self._database.write_async(judge)
 
     async def events(self, request: Request) -> Response:
         sent = await _body(request, EventsRequest)

@@ -84,6 +84,14 @@ class EnvironmentReport(Message):
     browser: Literal["chromium", "firefox", "safari", "other"] = "other"
 
 
+class PlateAnswers(Message):
+    """POST /sessions/me/plates: what was read on the colour-vision plates, in their order."""
+
+    figures: Annotated[tuple[Annotated[str, Field(max_length=1)], ...], Field(max_length=12)] = Field(
+        description="a digit each, or nothing where none was seen"
+    )
+
+
 class CriterionAnswer(Message):
     """The answer to one question of a trial."""
 

@@ -29,10 +29,12 @@ from study.messages import (
     ConsentRequest,
     EnvironmentReport,
     JoinRequest,
+    PlateAnswers,
     Progress,
     SessionView,
 )
 from study.payment import PaymentKeys
+from study.plates import figure_of, plate_png
 from study.recruitment import Arrival, ArrivalError, participant_hash
 
 PARTICIPANT = Base.metadata.tables["participant"]
@@ -255,6 +257,37 @@ def report_environment(
     return view(db, designs, find_visit(db, token))
 
 
+def plate(db: Session, designs: Designs, token: str, number: int) -> bytes:
+    """A colour-vision plate of a session that has not read them yet, as a PNG file.
+
+    Raises:
+        RefusedError: where there is no such plate, or the session is past them.
+    """
+    visit = find_visit(db, token)
+    plates = designs.of(db, visit.version_id).definition.screen.colour_vision
+    if visit.state != SessionState.CREATED or not 0 <= number < plates:
+        raise RefusedError("not_found", "There is nothing here.")
+    return plate_png(visit.plan_key, number)
+
+
+def read_plates(db: Session, designs: Designs, token: str, answers: PlateAnswers, at: Clocked) -> SessionView:
+    """Judge what was read on the plates, once: asking again changes nothing.
+
+    Raises:
+        RefusedError: for another number of answers than there are plates.
+    """
+    visit = enter(db, token)
+    screen = designs.of(db, visit.version_id).definition.screen
+    if visit.state == SessionState.CREATED and screen.colour_vision:
+        if len(answers.figures) != screen.colour_vision:
+            raise RefusedError("bad_request", f"There are {screen.colour_vision} plates; answer each once.")
+        misread = sum(given != figure_of(visit.plan_key, at_) for at_, given in enumerate(answers.figures))
+        sees = misread <= screen.colour_vision_misses
+        values = {"state": SessionState.SCREENED} if sees else {"state": SessionState.SCREENED_OUT, "ended_at": at.now}
+        db.execute(update(SESSION).where(SESSION.c.id == visit.session_id).values(last_seen=at.now, **values))
+    return view(db, designs, find_visit(db, token))
+
+
 def consent(db: Session, designs: Designs, token: str, request: ConsentRequest, at: Clocked) -> SessionView:
     """Take part, or decline; asking again after either changes nothing.
 
@@ -266,6 +299,8 @@ def consent(db: Session, designs: Designs, token: str, request: ConsentRequest, 
         return view(db, designs, visit)
     design = designs.of(db, visit.version_id)
     document = design.definition.consent
+    if request.accepted and visit.state == SessionState.CREATED and design.definition.screen.colour_vision:
+        raise RefusedError("not_open", "Read the colour-vision plates first.")
     missing = [key for key in document.boxes if key not in request.boxes]
     if request.accepted and missing:
         raise RefusedError("bad_request", "Tick every box to take part, or decline.")
