@@ -13,7 +13,7 @@ from torch import Tensor
 
 from asuka_infer.asuka.mini import LoadedMini, MiniModel, load_mini
 from asuka_infer.asuka.repaint import NoiseStream, repaint, resampling_path
-from asuka_infer.asuka.scene import BLANK, Scene, prior_view
+from asuka_infer.asuka.scene import Scene, prior_view
 from asuka_infer.asuka.schedule import STEPS, Solver
 from asuka_infer.compositing import exact
 from asuka_infer.geometry import Fit
@@ -21,6 +21,7 @@ from asuka_infer.holes import resize
 from asuka_infer.images import to_float, to_uint8
 from asuka_infer.inpainter import SILENT, Watch
 from asuka_infer.noise import noise_for_seeds
+from asuka_infer.prior_choice import PriorSettings, prior_pixels
 from asuka_infer.request import InpaintRequest, InpaintResult, RgbImage
 from asuka_infer.settings import Settings, WorkingSize, change, choice, number, whole
 
@@ -35,18 +36,13 @@ REPAINT_STEPS, REPAINT_JUMP, REPAINT_REPEATS = 20, 5, 2
 
 
 @dataclass(frozen=True)
-class AsukaMiniSettings(Settings):
-    """What can be turned on `asuka-mini`."""
+class AsukaMiniSettings(PriorSettings):
+    """What can be turned on `asuka-mini`; what its auto-encoder sees among it."""
 
     steps: int = whole(DEFAULT_STEPS, lowest=1, highest=100, meaning="Denoising steps; more is slower, rarely better.")
     solver: str = choice("dpm++", options=("dpm++", "unipc"), meaning="The second-order solver that takes the steps.")
     guidance: float = number(
         1.0, lowest=1.0, highest=10.0, meaning="How far to go beyond the prior, away from no condition; 1 is none."
-    )
-    prior: str = choice(
-        "photo",
-        options=("photo", BLANK),
-        meaning="What the auto-encoder sees: the photo around the hole, or blank paper.",
     )
 
 
@@ -125,6 +121,17 @@ class Embedded(Generic[S]):
         previews = {name: _whole_preview(shown[0], fit) for name, shown in filled.previews.items()}
         return InpaintResult(exact(request.image, picture, request.hole), MappingProxyType(previews))
 
+    def prior_preview(self, request: InpaintRequest) -> Mapping[str, RgbImage]:
+        """What the auto-encoder imagines under the present settings, before any step; empty for members without one."""
+        if not isinstance(self.settings, AsukaMiniSettings):
+            return {}
+        side = self.loaded.model.config.pixels
+        fit = Fit.inside(request.size, (side, side))
+        with torch.inference_mode():
+            seen, unseen = _prior_view(_scene(request, fit), self.settings)
+            imagined = self.loaded.model.mae.reconstruct(seen, unseen)
+        return {"prior": _whole_preview(imagined[0], fit)}
+
     def with_settings(self, **changes: Any) -> "Embedded[S]":
         """The same weights with some settings changed."""
         return replace(self, settings=change(self.settings, changes))
@@ -158,11 +165,11 @@ def load_embedded(folder: Path = WEIGHTS_FOLDER) -> LoadedMini:
 
 def fill_asuka(model: MiniModel, scene: Scene, seeds: list[int], settings: AsukaMiniSettings, watch: Watch) -> Filled:
     """ASUKA on a batch; row k depends on picture k and seed k alone."""
-    seen, unseen = prior_view(scene, BLANK if settings.prior == BLANK else None)
+    seen, unseen = _prior_view(scene, settings)
     prior, imagined = model.mae.prior_and_picture(seen, unseen)
     condition = model.alignment(prior.to(model.alignment.dtype))
-    # Blank paper steers, but it is no fill to start from.
-    known = model.encode_known(scene.image, scene.hole, None if settings.prior == BLANK else imagined)
+    # Another picture steers, but it is no fill to start from.
+    known = model.encode_known(scene.image, scene.hole, imagined if settings.prior == "photo" else None)
     latents = sample(
         model,
         scene,
@@ -285,6 +292,12 @@ class _Unfitted:
 
     def preview(self, picture: Callable[[], RgbImage]) -> None:
         self.watch.preview(lambda: self.fit.undo(picture()))
+
+
+def _prior_view(scene: Scene, settings: AsukaMiniSettings) -> tuple[Tensor, Tensor]:
+    """What the auto-encoder sees, (pictures, holes): the scene, or what the settings put in its place, seen whole."""
+    other = prior_pixels(settings, scene.image.shape[-1])
+    return prior_view(scene, None if other is None else torch.from_numpy(to_float(other))[None])
 
 
 def _scene(request: InpaintRequest, fit: Fit) -> Scene:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from asuka_infer.asuka.checkpoints import load_flux_alignment, load_flux_autoencoder, load_mae
 from asuka_infer.asuka.flux import RELEASE_GUIDANCE, RELEASE_STEPS, AsukaFluxFillPipeline, NullPrompt
-from asuka_infer.asuka.scene import BLANK
 from asuka_infer.asuka.sd import AsukaInpaintPipeline
 from asuka_infer.baselines.flux_fill import USUAL_SIDE, flux_sizes, tell_flux_steps, with_own_scheduler
 from asuka_infer.baselines.latent_preview import LatentColours
@@ -28,12 +27,11 @@ from asuka_infer.baselines.stable_diffusion import (
 from asuka_infer.images import to_float, to_uint8
 from asuka_infer.inpainter import Watch
 from asuka_infer.placement import choose_placement, quiet_libraries, settle
+from asuka_infer.prior_choice import PICTURE_SIDE, PriorSettings, prior_pixels
 from asuka_infer.request import InpaintRequest, RgbImage
-from asuka_infer.settings import FillSettings, choice, number, whole
+from asuka_infer.settings import FillSettings, number, whole
 from asuka_infer.weighted import Filled, Weighted, weight_files
 from asuka_infer.weights import WeightsError
-
-PRIOR_MEANING = "What the auto-encoder sees: the photo around the hole, or blank paper."
 
 FLUX_MEMORY_MB = 30000
 """12 G parameters of the transformer and 1 G of alignments, prior and decoder in bfloat16, and slack."""
@@ -45,21 +43,18 @@ RELEASE_FILES = (
 
 
 @dataclass(frozen=True)
-class AsukaSettings(DiffusionSettings):
+class AsukaSettings(PriorSettings, DiffusionSettings):
     """What can be turned on `asuka-sd15`; guidance is off, as in the paper."""
-
-    prior: str = choice("photo", options=("photo", BLANK), meaning=PRIOR_MEANING)
 
 
 @dataclass(frozen=True)
-class AsukaFluxSettings(FillSettings):
+class AsukaFluxSettings(PriorSettings, FillSettings):
     """What can be turned on `asuka-flux`."""
 
     steps: int = whole(RELEASE_STEPS, lowest=1, highest=100, meaning="Euler steps.")
     guidance: float = number(
         RELEASE_GUIDANCE, lowest=1.0, highest=100.0, meaning="The guidance the model was taught to imitate."
     )
-    prior: str = choice("photo", options=("photo", BLANK), meaning=PRIOR_MEANING)
     condition_weight: float = number(
         0.5, lowest=0.0, highest=1.0, meaning="How far from the empty prompt towards the prior; the release's is 0.5."
     )
@@ -120,9 +115,9 @@ def _assemble(release: Path, base: Path, dtype: torch.dtype) -> AsukaFluxFillPip
 
 
 def _fill_sd(pipeline: AsukaInpaintPipeline, request: InpaintRequest, settings: AsukaSettings, watch: Watch) -> Filled:
-    blank = settings.prior == BLANK
-    filled = run(pipeline, request, settings, watch, prior_image=BLANK if blank else None)
-    return Filled(filled.image, _prior_preview(pipeline.prior, request, blank=blank))
+    seen = _prior_image(settings)
+    filled = run(pipeline, request, settings, watch, prior_image=seen)
+    return Filled(filled.image, _prior_preview(pipeline.prior, request, seen))
 
 
 @torch.no_grad()
@@ -130,12 +125,12 @@ def _fill_flux(
     pipeline: AsukaFluxFillPipeline, request: InpaintRequest, settings: AsukaFluxSettings, watch: Watch
 ) -> Filled:
     pixels, hole = _tensors(request)
-    blank = settings.prior == BLANK
+    seen = _prior_image(settings)
     done: Any = with_own_scheduler(pipeline)(
         pixels,
         hole.float(),
         seeds=request.seed,
-        prior_image=BLANK if blank else None,
+        prior_image=seen,
         condition_weight=settings.condition_weight,
         guidance_scale=settings.guidance,
         num_inference_steps=settings.steps,
@@ -143,17 +138,23 @@ def _fill_flux(
         callback_on_step_end=tell_flux_steps(watch, LatentColours(pipeline.vae), request.size),
     )
     image = to_uint8(done.images[0].float().cpu().numpy())
-    return Filled(image, _prior_preview(pipeline.prior, request, blank=blank))
+    return Filled(image, _prior_preview(pipeline.prior, request, seen))
+
+
+def _prior_image(settings: PriorSettings) -> Tensor | None:
+    """What the auto-encoder sees instead of the photo, as the pipelines take it."""
+    other = prior_pixels(settings, PICTURE_SIDE)
+    return None if other is None else torch.from_numpy(to_float(other))[None]
 
 
 @torch.no_grad()
-def _prior_preview(prior: Any, request: InpaintRequest, *, blank: bool) -> dict[str, RgbImage]:
-    """What the auto-encoder imagines; nothing to show for blank paper."""
-    if blank:
-        return {}
+def _prior_preview(prior: Any, request: InpaintRequest, seen: Tensor | None) -> dict[str, RgbImage]:
+    """What the auto-encoder imagines; of another picture than the photo, what it makes of that."""
     pixels, hole = _tensors(request)
+    pixels = torch.where(hole, 0.5, pixels) if seen is None else seen
+    hole = hole if seen is None else torch.zeros_like(seen[:, :1], dtype=torch.bool)
     device = next(prior.parameters()).device
-    imagined: Tensor = prior.reconstruct(torch.where(hole, 0.5, pixels).to(device), hole.to(device))
+    imagined: Tensor = prior.reconstruct(pixels.to(device), hole.to(device))
     return {"prior": to_uint8(imagined[0].float().clamp(0, 1).cpu().numpy())}
 
 

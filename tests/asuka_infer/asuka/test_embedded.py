@@ -31,6 +31,7 @@ from asuka_infer.asuka.mini import (
 from asuka_infer.asuka.scene import Scene
 from asuka_infer.inpaint import inpaint
 from asuka_infer.inpainter import Cancelled, Inpainter
+from asuka_infer.prior_choice import prior_text
 from asuka_infer.request import InpaintRequest
 from asuka_infer.settings import SettingsError
 from tests.asuka_infer.asuka.tiny import TINY
@@ -186,6 +187,21 @@ def test_the_prior_steers_asuka_and_blank_paper_steers_it_elsewhere(loaded: Load
     chosen = method(loaded, "asuka-mini")
     blank = chosen.with_settings(prior="blank")
     assert not np.array_equal(chosen(request).image, blank(request).image)
+
+
+def test_the_prior_can_be_looked_at_before_anything_is_filled_and_shows_what_it_is_given(loaded: LoadedMini) -> None:
+    request = InpaintRequest(*picture(64, 32), 5)
+    asuka = method(loaded, "asuka-mini")
+    assert np.array_equal(asuka.prior_preview(request)["prior"], asuka(request).previews["prior"])
+    red = np.full((32, 32, 3), (220, 20, 20), np.uint8)
+    shown = asuka.with_settings(prior="picture", prior_picture=prior_text(red))
+    coloured = asuka.with_settings(prior="colour", prior_colour="#dc1414")
+    for other in (shown, coloured):
+        seen = other.prior_preview(request)["prior"]
+        assert np.abs(seen.astype(int) - (220, 20, 20)).max() <= 1  # all of it is seen, and what is seen is kept
+    assert np.array_equal(shown(request).image, coloured(request).image)
+    assert not np.array_equal(shown(request).image, asuka(request).image)
+    assert method(loaded, "sd-mini").prior_preview(request) == {}
 
 
 def test_guidance_goes_beyond_the_prior_away_from_no_condition(loaded: LoadedMini) -> None:
