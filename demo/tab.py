@@ -39,6 +39,7 @@ from demo.engine import (
     Painted,
     Step,
 )
+from demo.files import SUFFIXES, FileFormatError, convert
 from demo.method_panel import LookData, MethodData, MethodPanel, PanelData, knob_data
 from demo.offer import Offer, OfferedResult, TakeOffer
 from demo.outpainting import CanvasError, extend, read_border
@@ -46,7 +47,7 @@ from demo.painter import MaskPainter, PainterData, Pointed, flush_script
 from demo.photos import LONGEST_PROXY_SIDE, on_proxy, proxy_of, proxy_size
 from demo.selection import ClickSelect, SelectionError
 from demo.texts import interface, static_text
-from demo.viewer import PreviewData, ResultData, ResultViewer, RunningData, ViewerData
+from demo.viewer import ConvertedData, PreviewData, ResultData, ResultViewer, RunningData, ViewerData
 
 CSS = static_text("tab.css")
 """For `launch(css=...)`: the few rules that concern Gradio's own components."""
@@ -72,6 +73,8 @@ LARGEST_SEED_HERE = 2**32 - 1
 
 THUMBNAIL_SIDE = 168
 """Pixels: twice the size at which the sample pictures are shown."""
+
+GONE = "That result is no longer on the server; run again."
 
 CHANGED_INSIDE, CHANGED_OUTSIDE, CHANGE_ALPHA = (244, 63, 94), (245, 158, 11), 200
 """Rose as on the painter, amber for what lies outside the hole: the seamless ring, or nothing."""
@@ -256,6 +259,9 @@ def _wire(
     def reuse(results: list[_Kept], event: gr.EventData) -> PainterData:
         return _reuse(engine, results, event)
 
+    def convert_result(results: list[_Kept], event: gr.EventData) -> ViewerData:
+        return _convert(results, event)
+
     def leave(request: gr.Request) -> None:
         engine.cancel(str(request.session_hash))
 
@@ -267,6 +273,7 @@ def _wire(
     running.failure(None, js=f"() => document.querySelector('#{VIEWER_ID} .rv').idle()", api_visibility="private")
     viewer.cancel(cancel, kept, viewer, cancels=[running], **_QUIET)
     viewer.reuse(reuse, kept, painter, **_QUIET)
+    viewer.convert(convert_result, kept, viewer, **_QUIET)
     if Context.root_block is not None:
         Context.root_block.unload(leave)
 
@@ -284,7 +291,7 @@ def _wire_look(engine: DemoEngine, painter: MaskPainter, controls: _Controls) ->
 
 def _wire_offer(engine: DemoEngine, viewer: ResultViewer, kept: gr.State, take: TakeOffer) -> None:
     def offer(results: list[_Kept], event: gr.EventData) -> ViewerData:
-        return _offer(engine, take, _there(results), event)
+        return _offer(engine, take, results, event)
 
     viewer.offer(offer, kept, viewer, **_QUIET)
 
@@ -452,12 +459,10 @@ def _as_values(turned: Choices) -> dict[str, dict[str, Value]]:
 
 
 def _reuse(engine: DemoEngine, results: list[_Kept], event: gr.EventData) -> PainterData:
-    """A result as the new photo; the browser only names its number, the path comes from the session."""
-    number: object = getattr(event, "result", None)
-    results = _there(results)
-    if not isinstance(number, int) or not 0 <= number < len(results):
-        return PainterData(serial=-1, message="That result is no longer there; run again.")
-    result = results[number]
+    """A result as the new photo."""
+    result = _named(results, event)
+    if result is None:
+        return PainterData(serial=-1, message=GONE)
     try:
         picture = engine.open_photo(Painted(photo=Path(result.path)))
     except DemoError as error:
@@ -513,12 +518,32 @@ def _changes_png(changed: Hole, hole: Hole) -> bytes:
     return encode_png(np.ascontiguousarray(colours), alpha=np.where(changed, np.uint8(CHANGE_ALPHA), np.uint8(0)))
 
 
+def _convert(results: list[_Kept], event: gr.EventData) -> ViewerData:
+    """A result in another file format."""
+    result, form = _named(results, event), str(getattr(event, "form", ""))
+    if result is None or form not in SUFFIXES:
+        return _shown(results, message=GONE)
+    try:
+        made = convert(Path(result.path), form)
+    except (FileFormatError, ImageError) as error:
+        return _shown(results, message=str(error))
+    name = Path(result.shown.name).with_suffix(made.suffix).name
+    data = ConvertedData(file=FileData(path=_save(made.data, name)), name=name, changed=made.changed)
+    return _shown(results).model_copy(update={"converted": data})
+
+
+def _named(results: list[_Kept], event: gr.EventData) -> _Kept | None:
+    """The result that the browser means: it only names its number, the files come from the session."""
+    number: object = getattr(event, "result", None)
+    results = _there(results)
+    return results[number] if isinstance(number, int) and 0 <= number < len(results) else None
+
+
 def _offer(engine: DemoEngine, take: TakeOffer, results: list[_Kept], event: gr.EventData) -> ViewerData:
     """Hand the chosen result and its rivals (same run, same seed, other methods) to whoever takes offers."""
-    number: object = getattr(event, "result", None)
-    if not isinstance(number, int) or not 0 <= number < len(results):
-        return _shown(results, message="That result is no longer there; run again.")
-    chosen = results[number]
+    chosen = _named(results, event)
+    if chosen is None:
+        return _shown(results, message=GONE)
     rivals = [kept for kept in results if (kept.shown.run, kept.shown.seed) == (chosen.shown.run, chosen.shown.seed)]
     try:
         picture = engine.open_photo(Painted(photo=Path(chosen.photo)))

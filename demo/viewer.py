@@ -66,13 +66,22 @@ class RunningData(GradioModel):
     preview: str | None = None
 
 
+class ConvertedData(GradioModel):
+    """A result in another file format, to be downloaded at once, and in how many pixels it differs from the PNG."""
+
+    file: FileData
+    name: str
+    changed: int
+
+
 class ViewerData(GradioModel):
-    """The session's results, which to look at (-1: as it is), how far a run is, and what went wrong."""
+    """The session's results, which to look at (-1: as it is), how far a run is, what went wrong, a file asked for."""
 
     results: list[ResultData] = Field(default_factory=list[ResultData])
     selected: int = -1
     running: RunningData | None = None
     message: str = ""
+    converted: ConvertedData | None = None
 
 
 with no_stub_file():
@@ -81,7 +90,8 @@ with no_stub_file():
         """Shows results.
 
         Listen to `.reuse(...)`, the visitor wants result number `event.result` as the new photo, to `.offer(...)`, the
-        visitor offers it and its rivals to a study, and to `.cancel(...)`.
+        visitor offers it and its rivals to a study, to `.convert(...)`, it is wanted as `event.form`, and to
+        `.cancel(...)`.
         """
 
         data_model = ViewerData

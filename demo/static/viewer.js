@@ -165,6 +165,7 @@ async function heard() {
   results = value.results; fillStrip(); showPair(); progress(value.running);
   const message = $('.rv-message'), text = value.message ? (words[value.message] || value.message) : '';
   message.textContent = text; message.classList.toggle('shown', !!text); message.classList.toggle('calm', value.message in words);
+  hand(value.converted);
   const chosen = value.selected >= 0 ? value.selected + ' ' + results[value.selected].file.path : null;
   if (chosen && chosen !== newest) {   // once per run: a later result must not take the visitor's choice away
     newest = chosen; await select(value.selected); reveal(results[value.selected].divider);
@@ -202,7 +203,17 @@ function offer() {
   if (sure === 1) { $('[data-do=offer]').textContent = words.offerSure; return; }
   calmOffer(); trigger('offer', {result: selected});
 }
-const act = {zoomIn: () => inUse().by(1.4), zoomOut: () => inUse().by(1 / 1.4), fit: () => inUse().fit(), offer,
+// PNG is there already; the others are made when somebody asks for one, and come as a download at once.
+const convert = (form) => () => trigger('convert', {result: selected, form});
+let converted = '';
+function hand(file) {
+  if (!file || file.file.path === converted) return;
+  converted = file.file.path;
+  const link = document.createElement('a'); link.href = file.file.url; link.download = file.name; link.click();
+  const message = $('.rv-message'); message.classList.add('shown', 'calm');
+  message.textContent = file.changed ? say('convertedLossy', {name: file.name, count: file.changed.toLocaleString()}) : say('convertedSame', {name: file.name});
+}
+const act = {jpeg: convert('jpeg'), webp: convert('webp'), zoomIn: () => inUse().by(1.4), zoomOut: () => inUse().by(1 / 1.4), fit: () => inUse().fit(), offer,
   changes: () => showChanges(!root.dataset.changes), grid: () => setGrid(!root.dataset.grid), reuse: () => trigger('reuse', {result: selected}),
   cancel: () => { $('[data-do=cancel]').disabled = true; $('.rv-doing').textContent = words.stopping; trigger('cancel'); }};
 root.addEventListener('click', (event) => { const button = event.target.closest('[data-do]'); if (button && act[button.dataset.do]) act[button.dataset.do](); });
