@@ -108,28 +108,22 @@ class AsukaInpaintPipeline(StableDiffusionInpaintPipeline):
         condition, negative = self._conditions(scene, prior_image, prompt, prompt_embeds, negative_prompt_embeds)
         if guidance_scale > 1 and negative is None:
             raise SceneError(f"Guidance {guidance_scale} needs negative_prompt_embeds to lead away from; or give 1.")
-        generators, noise = self._noise(row_seeds, scene)
         rows = scene.repeated(candidates)
-        finished: Any = super().__call__(
+        latents = self._denoised(
+            rows,
+            row_seeds,
+            known=self._known_latents(scene).repeat_interleave(candidates, 0),
             prompt_embeds=condition.repeat_interleave(candidates, 0),
             negative_prompt_embeds=None if negative is None else negative.repeat_interleave(candidates, 0),
-            image=rows.image,
-            mask_image=rows.hole.float(),
-            masked_image_latents=self._known_latents(scene).repeat_interleave(candidates, 0),
-            height=scene.size[0],
-            width=scene.size[1],
             guidance_scale=guidance_scale,
             num_inference_steps=num_inference_steps,
-            generator=generators,
-            latents=noise.to(condition.dtype),
-            output_type="latent",
             callback_on_step_end=cast("Any", callback_on_step_end),
         )
-        images = finished.images
-        if output_type != "latent":
-            images = cast("Any", self.image_processor.postprocess(self._decode(images, rows), output_type=output_type))
+        finished = latents if output_type == "latent" else self._decode(latents, rows)
         self.maybe_free_model_hooks()
-        return StableDiffusionPipelineOutput(images=images, nsfw_content_detected=None)
+        if output_type != "latent":
+            finished = cast("Any", self.image_processor.postprocess(finished, output_type=output_type))
+        return StableDiffusionPipelineOutput(images=cast("Any", finished), nsfw_content_detected=None)
 
     def condition_of(self, scene: Scene, prior_image: Any = None) -> Float[Tensor, "pictures tokens width"]:
         """The aligned prior of each picture, or of the picture (or "blank" paper) given in its place.
@@ -190,6 +184,25 @@ class AsukaInpaintPipeline(StableDiffusionInpaintPipeline):
                     f"The negative condition is {tuple(negative.shape)}; {tuple(condition.shape)} is needed."
                 )
         return condition.expand(count, -1, -1), negative
+
+    def _denoised(
+        self, rows: Scene, seeds: list[int], *, known: Tensor, prompt_embeds: Tensor, **stock: Any
+    ) -> Float[Tensor, "rows channels latent_height latent_width"]:
+        """Stock's denoising of one row per picture and candidate, from the noise of its seed."""
+        generators, noise = self._noise(seeds, rows)
+        finished: Any = super().__call__(
+            prompt_embeds=prompt_embeds,
+            image=rows.image,
+            mask_image=rows.hole.float(),
+            masked_image_latents=known,
+            height=rows.size[0],
+            width=rows.size[1],
+            generator=generators,
+            latents=noise.to(prompt_embeds.dtype),
+            output_type="latent",
+            **stock,
+        )
+        return finished.images
 
     def _noise(self, seeds: list[int], scene: Scene) -> tuple[list[torch.Generator], Tensor]:
         """One CPU generator per row, and the noise that each drew first: `noise_for_seeds`, on any device."""
