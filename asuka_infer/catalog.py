@@ -366,6 +366,7 @@ _LAMA = WeightSource(
     needed=("*.safetensors|*.pt|*.pth",),
     holds="big-lama.pt (or .safetensors)",
     url="https://github.com/Sanster/models/releases/download/add_big_lama/big-lama.pt",
+    sha256="344c77bbcb158f17dd143070d1e789f38a66c04202311ae3a258ef66667a9ea9",
     md5="e3aa4aaa15225a33ec84f9f4bc47e500",
     size_mb=206,
 )

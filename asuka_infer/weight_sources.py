@@ -55,6 +55,7 @@ class WeightSource:
         repo: the hub's id, or empty.
         pick: what of the repository is tried first (half precision, say), glob patterns; else what `needed` names.
         url: of a single file instead, or empty.
+        sha256: of that file; a file with another is never kept.
         md5: of that file, as its publisher gives it: it finds damage, not malice.
         gated: the hub asks for a licence to be accepted first.
         size_mb: of the download, about.
@@ -69,6 +70,7 @@ class WeightSource:
     repo: str = ""
     pick: tuple[str, ...] = ()
     url: str = ""
+    sha256: str = ""
     md5: str = ""
     gated: bool = False
     size_mb: int = 0
@@ -259,16 +261,19 @@ def _from_url(source: WeightSource) -> Path:
     target = source.local / source.url.rsplit("/", 1)[1]
     partial = target.with_name(target.name + ".partial")
     target.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.md5(usedforsecurity=False)
+    digests = {"SHA-256": hashlib.sha256(), "MD5": hashlib.md5(usedforsecurity=False)}
     try:
         with urllib.request.urlopen(source.url) as answer, partial.open("wb") as file:  # noqa: S310 - from the catalog
             while block := answer.read(COPY_BLOCK):
-                digest.update(block)
+                for digest in digests.values():
+                    digest.update(block)
                 file.write(block)
     except OSError as error:
         raise FetchError(f"{source.url} was not fetched ({error}); try again, or put it in {source.local}.") from error
-    if source.md5 and digest.hexdigest() != source.md5:
-        partial.unlink()
-        raise FetchError(f"{source.url} sent another file (MD5 {digest.hexdigest()}, expected {source.md5}).")
+    for name, expected in {"SHA-256": source.sha256, "MD5": source.md5}.items():
+        found = digests[name].hexdigest()
+        if expected and found != expected:
+            partial.unlink()
+            raise FetchError(f"{source.url} sent another file ({name} {found}, expected {expected}).")
     partial.replace(target)
     return source.local

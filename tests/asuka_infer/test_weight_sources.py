@@ -168,14 +168,29 @@ def served(tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_file_is_fetched_checked_and_put_where_it_is_looked_for(served: str) -> None:
-    source = replace(PUBLIC, repo="", url=served, md5=hashlib.md5(b"weights", usedforsecurity=False).hexdigest())
+    source = replace(
+        PUBLIC,
+        repo="",
+        url=served,
+        md5=hashlib.md5(b"weights", usedforsecurity=False).hexdigest(),
+        sha256=hashlib.sha256(b"weights").hexdigest(),
+    )
     assert fetch(source) == source.local
     assert locate_file(source).read_text() == "weights"
     assert fetch(source) == source.local
 
 
-def test_another_file_than_expected_is_refused_and_leaves_nothing(served: str) -> None:
-    source = replace(PUBLIC, repo="", url=served, md5="0" * 32)
+@pytest.mark.parametrize(("named", "length"), [("md5", 32), ("sha256", 64)])
+def test_another_file_than_expected_is_refused_and_leaves_nothing(served: str, named: str, length: int) -> None:
+    right = {"md5": hashlib.md5(b"weights", usedforsecurity=False), "sha256": hashlib.sha256(b"weights")}
+    digests = {name: digest.hexdigest() for name, digest in right.items()} | {named: "0" * length}
+    source = replace(PUBLIC, repo="", url=served, **digests)
     with pytest.raises(FetchError, match="expected 000"):
         fetch(source)
     assert list(source.local.iterdir()) == []
+
+
+def test_every_single_file_of_the_catalog_is_pinned_by_sha256() -> None:
+    files = [source for method in METHODS.values() for source in method.sources if source.url]
+    assert files
+    assert all(len(source.sha256) == 64 for source in files)
