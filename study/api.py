@@ -232,7 +232,8 @@ class _Api:
 
         def judge(db: Session) -> int:
             visit = service.find_visit(db, token)
-            return quality.apply_rules(db, visit.version_id, at=now, only=(visit.session_id,))
+            design = self._designs.of(db, visit.version_id)
+            return quality.apply_rules(db, visit.version_id, at=now, only=(visit.session_id,), design=design)
 
         await self._database.write_async(judge)
 

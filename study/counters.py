@@ -2,7 +2,7 @@
 
 `n_live` counts trials that are open, or answered in a session that still goes on; `n_valid` those answered in a
 completed session; `n_partial` those answered in a session that was left (they move back when the participant does).
-What is void, erased, or expired without an answer counts nowhere.
+What is void, erased, expired without an answer, or taken out by an exclusion when it was complete counts nowhere.
 """
 
 from dataclasses import asdict, dataclass
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from db import models
 from db.base import Base
+from db.queries import in_force
 from study.design import CELL
 
 TRIAL = Base.metadata.tables["trial"]
@@ -48,8 +49,26 @@ def add_live(db: Session, cell_id: int, by: int) -> None:
 
 
 def complete(db: Session, session_id: int) -> None:
-    """The session is complete: what it answered is valid from now on."""
-    _move_answered(db, session_id, n_live=-1, n_valid=1)
+    """The session is complete: what it answered is valid from now on, unless an exclusion says otherwise."""
+    _move_answered(db, session_id, n_live=-1, n_valid=0 if is_excluded(db, session_id) else 1)
+
+
+def is_excluded(db: Session, session_id: int) -> bool:
+    """Whether an exclusion in force takes the session out of the analysis."""
+    excluded = in_force(models.ExclusionEffect.USE).where(models.Exclusion.session_id == session_id)
+    return db.execute(excluded.limit(1)).scalar_one_or_none() is not None
+
+
+def exclude(db: Session, session_id: int, state: models.SessionState) -> None:
+    """The session's first exclusion from the analysis is in force: others are asked what it was asked."""
+    if state == models.SessionState.COMPLETED:
+        _move_answered(db, session_id, n_valid=-1)
+
+
+def readmit(db: Session, session_id: int, state: models.SessionState) -> None:
+    """The session's last exclusion from the analysis was reversed."""
+    if state == models.SessionState.COMPLETED:
+        _move_answered(db, session_id, n_valid=1)
 
 
 def leave(db: Session, session_id: int) -> None:
@@ -66,7 +85,7 @@ def come_back(db: Session, session_id: int) -> None:
 def forget(db: Session, session_id: int, state: models.SessionState) -> None:
     """The session's answers are about to be erased, whatever state it was in."""
     if state == models.SessionState.COMPLETED:
-        _move_answered(db, session_id, n_valid=-1)
+        _move_answered(db, session_id, n_valid=0 if is_excluded(db, session_id) else -1)
     elif state in {models.SessionState.ABANDONED, models.SessionState.WITHDRAWN}:
         _move_answered(db, session_id, n_partial=-1)
     else:
@@ -77,11 +96,12 @@ def recount(db: Session, version_id: int) -> list[CellCount]:
     """What the trials of a version say, cell by cell."""
     answered = TRIAL.c.state == models.TrialState.ANSWERED
     completed = SESSION.c.state == models.SessionState.COMPLETED
+    excluded = SESSION.c.id.in_(in_force(models.ExclusionEffect.USE))
     left = SESSION.c.state.in_((models.SessionState.ABANDONED, models.SessionState.WITHDRAWN))
     counted = (
         select(
             TRIAL.c.cell_id,
-            func.sum(case((answered & completed, 1), else_=0)).label("n_valid"),
+            func.sum(case((answered & completed & ~excluded, 1), else_=0)).label("n_valid"),
             func.sum(case((TRIAL.c.state.in_(OPEN) | (answered & ~completed & ~left), 1), else_=0)).label("n_live"),
             func.sum(case((answered & left, 1), else_=0)).label("n_partial"),
         )
