@@ -196,7 +196,7 @@ def ingest_and_launch(database: Database, folders: Folders, study: StudyDefiniti
     ingested = ingest_study(
         database, study, folders.images, folders.holes, folders.results, now=START, random_bytes=seeded_bytes(seed)
     )
-    launch(database, study.study, now=START, replace=True)
+    launch(database, study.study, now=START, replace=replace)
     return ingested
 
 
@@ -210,10 +210,11 @@ class open_stage:  # noqa: N801 - used as a function in `with`
         study: StudyDefinition,
         *,
         seed: int = 1,
+        replace: bool = False,
         **options: Any,
     ) -> None:
         clock = Clock()
-        ingested = ingest_and_launch(database, folders, study, seed=seed)
+        ingested = ingest_and_launch(database, folders, study, seed=seed, replace=replace)
         app = FastAPI(openapi_url=None)
         app.include_router(router(database, clock=clock, **options))
         self._client = TestClient(app)

@@ -324,7 +324,7 @@ def test_a_person_who_comes_back_in_the_next_version_is_a_duplicate(database: Da
     rules = [{"rule": "duplicate_person", "effect": "use"}]
     for real, fresh in ((6, True), (5, False)):
         study = definition(exclusions=rules, recruit={"source": "lab"}, plan={"real": real})
-        with open_stage(database, folders, study, seed=real) as stage:
+        with open_stage(database, folders, study, seed=real, replace=True) as stage:
             stage.participant().start(link={"participant": "P07"}).answer_all()
             apply_rules(stage)
             assert [verdict.use for verdict in verdicts(stage)] == [fresh]

@@ -181,7 +181,9 @@ def test_a_person_keeps_their_hash_in_the_next_version_but_gets_another_token(
 ) -> None:
     tokens: list[str] = []
     for real in (6, 5):
-        with open_stage(database, folders, definition(recruit=PROLIFIC, plan={"real": real}), seed=real) as stage:
+        with open_stage(
+            database, folders, definition(recruit=PROLIFIC, plan={"real": real}), seed=real, replace=True
+        ) as stage:
             participant = stage.participant()
             participant.join(link=LINKS["prolific"])
             tokens.append(participant.token)
