@@ -1,11 +1,10 @@
 """The pool of candidates that visitors of the demo offered: folders that `python -m study ingest` reads as they are.
 
-`images/NAME.png`, `holes/NAME.png`, `results/METHOD/NAME.png` with its run record `NAME.json`. NAME is the content's own
-hash, so an offer made twice is there once, and further methods of the same photo and hole join it.
+`images/NAME.png`, `holes/NAME.png`, `results/METHOD/NAME.png` with its run record `NAME.json`. NAME is a hash of the
+content, so an offer made twice is there once, and further methods of the same photo and hole join it.
 """
 
 import hashlib
-import os
 import re
 import secrets
 from collections.abc import Mapping
@@ -89,6 +88,6 @@ def _write(path: Path, content: bytes) -> None:
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         unfinished.write_bytes(content)
-        os.replace(unfinished, path)
+        unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
