@@ -192,7 +192,9 @@ class Stage:
         return Participant(self.client)
 
 
-def ingest_and_launch(database: Database, folders: Folders, study: StudyDefinition, *, seed: int = 1) -> Ingested:
+def ingest_and_launch(
+    database: Database, folders: Folders, study: StudyDefinition, *, seed: int = 1, replace: bool = False
+) -> Ingested:
     ingested = ingest_study(
         database, study, folders.images, folders.holes, folders.results, now=START, random_bytes=seeded_bytes(seed)
     )
