@@ -46,9 +46,9 @@ export class Client {
 		}
 	}
 
-	/** A picture's bytes; its token alone is worth nothing without the session's. */
-	async picture(token) {
-		const reply = await this.#fetch(`s/${token}`, { method: "GET" });
+	/** A picture's bytes; its address is worth nothing without the session's token. */
+	async blob(path) {
+		const reply = await this.#fetch(path, { method: "GET" });
 		return reply.blob().catch(unreachable);
 	}
 
@@ -112,7 +112,7 @@ function countdown(seconds, report) {
 	});
 }
 
-/** A value kept on this device, null when there is none or storage is blocked (a foreign frame, a private window). */
+/** A value kept on this device, null when there is none or storage is blocked. */
 export function stored(key) {
 	try {
 		return localStorage.getItem(key);

@@ -11,6 +11,10 @@ export function h(tag, attributes = {}, ...children) {
 	return element;
 }
 
+export function button(text, onclick, kind = null) {
+	return h("button", { type: "button", class: kind, onclick }, text);
+}
+
 /** A modal dialog over the study; `build(close)` lists its content. Resolves with what `close` was given. */
 export function ask(root, label, build) {
 	return new Promise((resolve) => {

@@ -1,7 +1,7 @@
-// The participant's page: consent, instructions, trials, the end. One implementation for the page and for the tab.
+// The participant's page: consent, instructions, trials, the end.
 
 import { Client, Memory, persist, store, stored } from "./client.js";
-import { ask, h } from "./elements.js";
+import { ask, button, h } from "./elements.js";
 import { loadPictures, Stage } from "./stage.js";
 import { chooseLocale, loadTexts, localised } from "./texts.js";
 
@@ -15,6 +15,8 @@ const SAVED_MS = 2_000; // how long "Saved" stays
 const LINK = ["PROLIFIC_PID", "STUDY_ID", "SESSION_ID", "workerId", "assignmentId", "hitId", "survey_code", "participant"];
 const SHORTCUTS_KEY = "asuka-study-shortcuts";
 const WITHOUT_CATALOGUE = { error_title: "That did not work / 操作未成功", check_again: "Try again / 重试" };
+
+const clock = () => performance.now();
 
 let styles;
 
@@ -47,7 +49,7 @@ class Visit {
 		this.lifetime = new AbortController();
 		this.say = (key) => WITHOUT_CATALOGUE[key] ?? "";
 		this.events = [];
-		this.lastActive = performance.now();
+		this.lastActive = clock();
 		this.durations = [];
 		this.query = new URLSearchParams(location.search);
 	}
@@ -58,8 +60,8 @@ class Visit {
 		this.slug = slug;
 		try {
 			this.say = await loadTexts(BASE, chooseLocale(["en", "zh"], this.#wantedLocales()));
-			const studies = slug ? [await this.#patiently(() => this.client.get(`studies/${encodeURIComponent(slug)}`))] : null;
-			const open = studies ?? (await this.#patiently(() => this.client.get("studies"))).studies;
+			const studies = slug ? [await this.#get(`studies/${encodeURIComponent(slug)}`)] : null;
+			const open = studies ?? (await this.#get("studies")).studies;
 			if (open.length === 1) await this.#enter(open[0]);
 			else this.#chooseStudy(open);
 		} catch (error) {
@@ -92,7 +94,7 @@ class Visit {
 		if (this.standalone) document.title = this.#text(study.title);
 		this.#watch();
 		const kept = this.memory.read();
-		// Who comes from a recruiting platform is known by the id in the address; it outranks what this device remembers.
+		// A recruiting platform's id in the address outranks what this device remembers.
 		if (this.#recruited()) return this.#route(await this.#join());
 		if (kept.token) {
 			this.client.token = kept.token;
@@ -107,7 +109,7 @@ class Visit {
 
 	async #knownSession() {
 		try {
-			return await this.#patiently(() => this.client.get("sessions/me"));
+			return await this.#get("sessions/me");
 		} catch (error) {
 			if (error.code === "unknown_session") return null;
 			throw error;
@@ -137,7 +139,7 @@ class Visit {
 			return session.progress.answered > 0 || this.instructed ? this.#goOn() : this.#instructions();
 		}
 		if (["completed", "declined", "screened_out"].includes(session.state)) {
-			const completion = await this.#patiently(() => this.client.get("sessions/me/completion"));
+			const completion = await this.#get("sessions/me/completion");
 			return this.#ended(session.state, completion, session.progress);
 		}
 		return this.#ended(session.state);
@@ -178,7 +180,7 @@ class Visit {
 			problem,
 			h("div", { class: "actions" },
 				h("button", { class: "primary" }, say("take_part")),
-				h("button", { type: "button", class: "quiet", onclick: () => this.#decline() }, say("decline")),
+				button(say("decline"), () => this.#decline(), "quiet"),
 			),
 		);
 		form.addEventListener("submit", async (event) => {
@@ -203,15 +205,36 @@ class Visit {
 
 	async #consent(boxes) {
 		if (!this.client.token) await this.#join();
-		const screened = await this.#patiently(() => this.client.post("sessions/me/environment", environment()));
+		let screened = await this.#post("sessions/me/environment", environment());
+		if (screened.state === "created" && this.study.screen.colour_vision) screened = await this.#readPlates();
 		if (!["created", "screened"].includes(screened.state)) return this.#route(screened);
 		const answer = { accepted: true, boxes, locale: this.locale };
-		return this.#route(await this.#patiently(() => this.client.post("sessions/me/consent", answer)));
+		return this.#route(await this.#post("sessions/me/consent", answer));
+	}
+
+	async #readPlates() {
+		const figures = [];
+		for (let n = 0; n < this.study.screen.colour_vision; n += 1) figures.push(await this.#plate(n));
+		return this.#post("sessions/me/plates", { figures });
+	}
+
+	async #plate(n) {
+		const { say } = this;
+		const src = URL.createObjectURL(await this.#patiently(() => this.client.blob(`api/v1/sessions/me/plates/${n}`)));
+		return new Promise((resolve) => {
+			const choice = (figure) => button(figure || say("plate_none"), () => resolve(figure));
+			this.#sheet(
+				h("h1", {}, say("plate_title", { n: n + 1, of: this.study.screen.colour_vision })),
+				h("p", {}, say("plate_text")),
+				h("img", { class: "plate", src, alt: say("plate_alt") }),
+				h("div", { class: "actions" }, [..."23456789", ""].map(choice)),
+			);
+		}).finally(() => URL.revokeObjectURL(src));
 	}
 
 	async #join() {
 		const wish = { study: this.study.slug, locale: this.locale, ...(this.#recruited() ?? {}) };
-		const joined = await this.#patiently(() => this.client.post("sessions", wish));
+		const joined = await this.#post("sessions", wish);
 		this.client.token = joined.token;
 		const kept = this.memory.read();
 		this.memory.write(kept.token === joined.token ? kept : { token: joined.token });
@@ -223,7 +246,7 @@ class Visit {
 		if (!this.client.token) return this.#ended("declined", {});
 		try {
 			const answer = { accepted: false, boxes: [], locale: this.locale };
-			await this.#route(await this.#patiently(() => this.client.post("sessions/me/consent", answer)));
+			await this.#route(await this.#post("sessions/me/consent", answer));
 		} catch (error) {
 			this.#fail(error);
 		}
@@ -232,7 +255,7 @@ class Visit {
 	#instructions() {
 		const { say, study } = this;
 		const pair = study.candidates === 2;
-		const begin = h("button", { class: "primary", onclick: () => this.#once(begin, () => this.#goOn()) }, say("start"));
+		const begin = button(say("start"), () => this.#once(begin, () => this.#goOn()), "primary");
 		const ties = study.criteria.some((criterion) => criterion.allow_tie);
 		this.#sheet(
 			h("h1", {}, say("how_title")),
@@ -259,7 +282,7 @@ class Visit {
 		// An answer that this page could not save before it was closed goes first.
 		const reply = pending
 			? await this.#deliver(pending)
-			: await this.#patiently(() => this.client.get("trial"));
+			: await this.#get("trial");
 		await this.#take(reply);
 	}
 
@@ -279,13 +302,13 @@ class Visit {
 		this.desk = h("div", { class: "desk" },
 			h("header", {},
 				...[this.heading, this.bar, this.count, this.left, this.saved],
-				h("button", { type: "button", class: "quiet", onclick: () => this.#help() }, say("help")),
-				h("button", { type: "button", class: "quiet", onclick: () => this.#stop() }, say("stop")),
+				button(say("help"), () => this.#help(), "quiet"),
+				button(say("stop"), () => this.#stop(), "quiet"),
 			),
 			h(this.standalone ? "main" : "section", { class: "pictures" }, this.stage.element),
 			this.form,
 		);
-		// A button that was clicked must not catch the Enter that is meant for Next; one reached by Tab keeps the focus.
+		// A clicked button must not catch the Enter meant for Next; one reached by Tab keeps the focus.
 		this.desk.addEventListener("click", (event) => {
 			if (event.detail > 0 && event.target.closest("button")) this.heading.focus({ preventScroll: true });
 		}, true);
@@ -293,10 +316,9 @@ class Visit {
 		this.#checkRoom();
 	}
 
-	/** What the server said comes next. */
 	async #take(reply) {
 		this.progress = reply.progress;
-		if (reply.state !== "running") {
+		if (!reply.trial) {
 			this.memory.write({ token: this.client.token });
 			if (reply.state === "completed") return this.#ended("completed", reply.completion ?? {}, reply.progress);
 			return this.#ended(reply.state);
@@ -309,10 +331,11 @@ class Visit {
 		if (reply.upcoming) this.#preloaded(reply.upcoming);
 		this.upcoming = reply.upcoming;
 		this.#drawProgress();
+		if (this.pressed) this.#next(); // while the answer before was still being saved
 		return undefined;
 	}
 
-	/** The pictures of a trial, fetched and decoded once, long before they are needed if it was `upcoming`. */
+	/** The pictures of a trial, fetched and decoded once. */
 	#preloaded(trial) {
 		if (this.loading?.id !== trial.id) {
 			const wantInput = this.study.display.show_input !== "never";
@@ -328,12 +351,13 @@ class Visit {
 	async #display(pictures) {
 		const { trial } = pictures;
 		this.current = { trial, key: randomKey(), shownAt: null, hidden: 0, zoomed: 0, flips: 0, marks: new Map() };
+		this.pressed = false;
 		this.stage.show(pictures);
 		this.#drawQuestions(trial);
 		this.#status(null);
 		await painted();
-		this.current.shownAt = performance.now();
-		this.current.hiddenAt = document.hidden ? performance.now() : null;
+		this.current.shownAt = clock();
+		this.current.hiddenAt = document.hidden ? clock() : null;
 		this.#event("decode", null);
 		// Nobody waits for this; when it is lost, the answer's own times still hold.
 		this.client.post(`trial/${trial.id}/shown`).catch(() => {});
@@ -352,17 +376,20 @@ class Visit {
 	#drawProgress() {
 		if (!this.current || !this.progress) return;
 		const { say } = this;
-		const of = this.progress.of;
-		const n = Math.min(this.current.trial.number, of);
-		this.heading.textContent = say("progress", { n, of });
-		this.count.textContent = say("progress_short", { n, of });
-		this.bar.setAttribute("aria-label", say("progress", { n, of }));
+		const { number, practice } = this.current.trial;
+		const of = practice ? this.study.practice : this.progress.of;
+		const n = Math.min(number, of);
+		const title = say(practice ? "practice" : "progress", { n, of });
+		this.heading.textContent = title;
+		this.count.textContent = practice ? title : say("progress_short", { n, of });
+		this.bar.setAttribute("aria-label", title);
 		this.bar.setAttribute("aria-valuemax", of);
 		this.bar.setAttribute("aria-valuenow", n - 1);
 		this.bar.firstChild.style.inlineSize = `${(100 * (n - 1)) / of}%`;
-		const seconds = median(this.durations, SECONDS_A_TRIAL) * (of - n + 1);
+		const more = practice ? this.study.trials : 0;
+		const seconds = median(this.durations, SECONDS_A_TRIAL) * (of - n + 1 + more);
 		this.left.textContent = seconds < 60 ? say("time_left_last") : say("time_left", { minutes: Math.round(seconds / 60) });
-		this.nextButton.firstChild.textContent = n === of ? say("finish") : say("next");
+		this.nextButton.firstChild.textContent = n === of && !practice ? say("finish") : say("next");
 	}
 
 	// ---- questions
@@ -378,7 +405,7 @@ class Visit {
 
 	#question(key, at, candidates) {
 		const { say } = this;
-		const criterion = this.study.criteria.find((each) => each.key === key);
+		const criterion = this.#criterion(key);
 		const options = [];
 		const option = (value, label, shortcut, kind) =>
 			options.push(
@@ -402,6 +429,10 @@ class Visit {
 		return field;
 	}
 
+	#criterion(key) {
+		return this.study.criteria.find((each) => each.key === key);
+	}
+
 	#fields() {
 		return [...this.form.querySelectorAll("fieldset")];
 	}
@@ -413,15 +444,16 @@ class Visit {
 
 	#answered(at, value) {
 		if (!this.current?.shownAt) return;
-		const now = performance.now() - this.current.shownAt;
+		const now = clock() - this.current.shownAt;
 		const mark = this.current.marks.get(at) ?? { first: now, changes: -1 };
 		if (mark.value !== value) Object.assign(mark, { value, last: now, changes: mark.changes + 1 });
 		this.current.marks.set(at, mark);
+		this.pressed = false;
 		this.hint.textContent = "";
 		this.#refreshNext();
 	}
 
-	/** Answer the active question by key, and go to the next one that is open. */
+	/** Answer the active question by key, and go to the next open one. */
 	#choose(value) {
 		const field = this.#fields()[this.active];
 		const radio = field?.querySelector(`input[value="${value}"]`);
@@ -447,7 +479,7 @@ class Visit {
 	}
 
 	#viewedLongEnough() {
-		return this.current?.shownAt && performance.now() - this.current.shownAt >= this.study.min_view_ms;
+		return this.current?.shownAt && clock() - this.current.shownAt >= this.study.min_view_ms;
 	}
 
 	#refreshNext() {
@@ -461,14 +493,14 @@ class Visit {
 		const open = this.#firstOpen();
 		if (open >= 0) {
 			const field = this.#fields()[open];
-			const { key } = field.dataset;
-			const title = this.#text(this.study.criteria.find((each) => each.key === key).title);
-			this.hint.textContent = say("answer_first", { question: title });
+			this.hint.textContent = say("answer_first", { question: this.#text(this.#criterion(field.dataset.key).title) });
 			this.#activate(open);
 			field.querySelector("input").focus();
 		} else if (!this.#viewedLongEnough()) this.hint.textContent = say("look_first");
-		else if (this.delivering) this.hint.textContent = say("wait_for_save");
-		else this.#submit().catch((error) => this.#fail(error));
+		else if (this.delivering) {
+			this.hint.textContent = say("wait_for_save");
+			this.pressed = true;
+		} else this.#submit().catch((error) => this.#fail(error));
 	}
 
 	async #submit() {
@@ -477,20 +509,35 @@ class Visit {
 		this.#countHidden();
 		this.#countZoomed();
 		clearTimeout(this.reminder);
-		this.durations.push((performance.now() - current.shownAt) / 1000);
+		this.durations.push((clock() - current.shownAt) / 1000);
 		const pending = { trial: current.trial.id, key: current.key, responses: responses(current) };
 		// The answer is on this device before it is on its way: closing the page now does not lose it.
 		this.memory.write({ token: this.client.token, pending });
-		const ahead = this.upcoming;
+		const ahead = !current.trial.practice && this.upcoming;
 		this.upcoming = null;
 		const delivery = this.#deliver(pending);
 		delivery.catch(() => {});
-		// The next pictures are there already in most cases: show them while the answer travels.
+		// The next pictures are mostly there: show them while the answer travels.
 		if (ahead) {
 			const pictures = await Promise.race([this.#preloaded(ahead).catch(() => null), delivery.then(() => null)]);
 			if (pictures && this.delivering) await this.#display(pictures);
 		} else this.#status("saving");
-		await this.#take(await delivery);
+		const reply = await delivery;
+		if (reply.practice) await this.#explain(reply);
+		await this.#take(reply);
+	}
+
+	async #explain({ practice, trial }) {
+		const { say } = this;
+		const { correct, right, flaw } = practice;
+		const title = say(correct ? "practice_right" : "practice_wrong");
+		this.#status(null);
+		await ask(this.place, title, (close) => [
+			h("h1", {}, title),
+			h("p", {}, say(`practice_${flaw}`, { name: this.stage.name(right) })),
+			!trial?.practice && h("p", {}, say("practice_over")),
+			h("div", { class: "actions" }, h("button", { class: "primary", autofocus: true, onclick: () => close() }, say("next"))),
+		]);
 	}
 
 	/** Send an answer until the server has it; the key makes a repetition harmless. */
@@ -508,10 +555,10 @@ class Visit {
 			this.#delivered(this.say("saved"));
 			return reply;
 		} catch (error) {
-			// The server has judged this answer and keeps it as evidence; go on from there.
+			// The server keeps this answer as evidence; go on from there.
 			if (!["late", "already_answered", "unknown_trial", "wrong_answer"].includes(error.code)) throw error;
 			this.#delivered("");
-			return this.#patiently(() => this.client.get("trial"));
+			return this.#get("trial");
 		}
 	}
 
@@ -529,18 +576,17 @@ class Visit {
 		if (!this.saved) return;
 		this.saved.classList.toggle("late", Boolean(retry));
 		this.saved.replaceChildren(
-			...[text, retry && h("button", { type: "button", onclick: retry }, this.say("retry_now"))].filter(Boolean),
+			...[text, retry && button(this.say("retry_now"), retry)].filter(Boolean),
 		);
 	}
 
-	/** Say what is waited for when the wait is worth mentioning; null ends it. */
+	/** Say what is waited for if the wait is long; null ends it. */
 	#status(key) {
 		clearTimeout(this.noticeTimer);
 		if (key) this.noticeTimer = setTimeout(() => this.#notice(this.say(key)), 400);
 		else this.#notice(null);
 	}
 
-	/** A notice over everything, or none. */
 	#notice(text, ...more) {
 		clearTimeout(this.noticeTimer);
 		this.place.querySelector(".notice")?.remove();
@@ -644,7 +690,7 @@ class Visit {
 			[["↵"], "key_next"],
 			display.zoom && [["Z", "+", "−"], "key_zoom"],
 			display.zoom && [["⇧ ←→↑↓"], "key_pan"],
-			pair && display.flicker && [["F"], "key_flicker"],
+			display.flicker && [["F"], "key_flicker"],
 			display.show_input !== "never" && [["I"], "key_peek"],
 		].filter(Boolean);
 		const list = rows.map(([keys, text]) => [h("dt", {}, keys.map((key) => h("kbd", {}, key))), h("dd", {}, say(text))]);
@@ -671,7 +717,7 @@ class Visit {
 			h("h1", { tabindex: "-1", autofocus: true }, say("help_title")),
 			this.#questions(),
 			this.#keys(),
-			h("div", { class: "actions" }, h("button", { class: "primary", onclick: () => close() }, say("close"))),
+			h("div", { class: "actions" }, button(say("close"), () => close(), "primary")),
 		]);
 	}
 
@@ -699,13 +745,13 @@ class Visit {
 			h("h1", { tabindex: "-1", autofocus: true }, say(`${subject}_title`)),
 			h("p", {}, say(`${subject}_text`)),
 			h("div", { class: "actions stacked" }, answers.map(([name, kind]) =>
-				h("button", { class: kind, onclick: () => close(name) }, say(`${subject}_${name}`)))),
+				button(say(`${subject}_${name}`), () => close(name), kind))),
 		]);
 	}
 
 	async #withdraw(erase) {
 		try {
-			const session = await this.#patiently(() => this.client.post("sessions/me/withdraw", { erase }));
+			const session = await this.#post("sessions/me/withdraw", { erase });
 			this.memory.write({ token: this.client.token });
 			await this.#route(session);
 		} catch (error) {
@@ -740,18 +786,16 @@ class Visit {
 			this.#handover(completion),
 			h("div", { class: "actions afterwards" },
 				this.#anotherButton("again"),
-				h("button", { type: "button", class: "quiet", onclick: () => this.#eraseAfter() }, say("erase_after"))),
+				button(say("erase_after"), () => this.#eraseAfter(), "quiet")),
 		);
 		this.place.querySelector(".sheet").classList.add("done");
 	}
 
-	/** The completion code and the way back, when there are any. */
 	#handover(completion) {
 		const { say } = this;
 		const { code, redirect } = completion ?? {};
 		if (!code && !redirect) return null;
-		const copy = h("button", { type: "button" }, say("copy"));
-		copy.addEventListener("click", async () => {
+		const copy = button(say("copy"), async () => {
 			await navigator.clipboard?.writeText(code);
 			copy.textContent = say("copied");
 		});
@@ -773,9 +817,8 @@ class Visit {
 	}
 
 	#againButton(action, text = "check_again") {
-		const button = h("button", { type: "button" }, this.say(text));
-		button.addEventListener("click", () => this.#once(button, action));
-		return button;
+		const again = button(this.say(text), () => this.#once(again, action));
+		return again;
 	}
 
 	#fail(error) {
@@ -802,7 +845,7 @@ class Visit {
 		const heading = sheet.querySelector("h1");
 		heading?.setAttribute("tabindex", "-1");
 		if (this.moved) heading?.focus({ preventScroll: true });
-		this.moved = true; // the first screen leaves the focus where the visitor had it
+		this.moved = true; // the first screen takes no focus
 		sheet.scrollTop = 0;
 	}
 
@@ -830,17 +873,25 @@ class Visit {
 		}
 	}
 
+	#get(path) {
+		return this.#patiently(() => this.client.get(path));
+	}
+
+	#post(path, body) {
+		return this.#patiently(() => this.client.post(path, body));
+	}
+
 	/** Ask the server until it answers, saying so when that takes long. */
 	#patiently(attempt, what = "server") {
 		return persist(attempt, (seconds, now) => {
-			if (what === "pictures" && this.current) return; // still looking at another trial: nothing to worry about
-			const retry = h("button", { type: "button", onclick: now }, this.say("retry_now"));
+			if (what === "pictures" && this.current) return; // still looking at another trial
+			const retry = button(this.say("retry_now"), now);
 			if (seconds) this.#notice(this.say("server_away", { seconds }), retry);
 			else this.#notice(this.say("loading"));
 		}).finally(() => this.#notice(null));
 	}
 
-	/** A window below the study's minimum gets a card with its live size; what was answered so far stays. */
+	/** A window below the study's minimum gets a card with its live size. */
 	#checkRoom() {
 		const { min_css_width: width, min_css_height: height } = this.study.screen;
 		const fits = innerWidth >= width && innerHeight >= height;
@@ -878,7 +929,7 @@ class Visit {
 		on(window, "pagehide", () => this.#sendEvents(true));
 		for (const type of ["pointerdown", "pointermove", "keydown"]) {
 			on(document, type, () => {
-				this.lastActive = performance.now();
+				this.lastActive = clock();
 			});
 		}
 		const timers = [setInterval(() => this.#heartbeat(), HEARTBEAT_MS), setInterval(() => this.#sendEvents(false), EVENTS_MS)];
@@ -892,7 +943,7 @@ class Visit {
 	}
 
 	#heartbeat() {
-		const here = !document.hidden && performance.now() - this.lastActive < ACTIVE_MS;
+		const here = !document.hidden && clock() - this.lastActive < ACTIVE_MS;
 		if (this.desk && here) this.client.post("sessions/me/heartbeat").catch(() => {}); // the next one will do
 	}
 
@@ -900,19 +951,19 @@ class Visit {
 		this.#event(document.hidden ? "hidden" : "visible", null);
 		if (document.hidden) {
 			this.#sendEvents(true);
-			if (this.current) this.current.hiddenAt = performance.now();
+			if (this.current) this.current.hiddenAt = clock();
 		} else this.#countHidden();
 	}
 
 	#countHidden() {
 		if (!this.current?.hiddenAt) return;
-		this.current.hidden += performance.now() - this.current.hiddenAt;
+		this.current.hidden += clock() - this.current.hiddenAt;
 		this.current.hiddenAt = null;
 	}
 
 	#countZoomed() {
 		if (!this.current?.zoomedAt) return;
-		this.current.zoomed += performance.now() - this.current.zoomedAt;
+		this.current.zoomed += clock() - this.current.zoomedAt;
 		this.current.zoomedAt = null;
 	}
 
@@ -924,7 +975,7 @@ class Visit {
 		}
 		if (type === "zoom") {
 			if (value === "fit") this.#countZoomed();
-			else this.current.zoomedAt ??= performance.now();
+			else this.current.zoomedAt ??= clock();
 			// A pinch is hundreds of steps; the last of them says it.
 			if (this.events.at(-1)?.type === "zoom") this.events.pop();
 		}
@@ -979,7 +1030,7 @@ function environment() {
 	};
 }
 
-/** Resolves when what was put into the page is on the screen. */
+/** Resolves when the page is on the screen. */
 function painted() {
 	return new Promise((resolve) => {
 		// A hidden page paints nothing and would wait for ever.
@@ -1003,7 +1054,7 @@ function paragraphs(text) {
 	return text.split(/\n{2,}/).filter(Boolean).map((each) => h("p", {}, each));
 }
 
-/** A sketch of a trial: the photograph with its missing part, and the results beside it. */
+/** A sketch of a trial. */
 function diagram(results) {
 	const box = (kind) => h("span", { class: `sketch ${kind}` }, h("i"));
 	return h("div", { class: "diagram", "aria-hidden": "true" }, box("hole"), Array.from({ length: results }, () => box("filled")));

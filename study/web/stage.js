@@ -1,4 +1,4 @@
-// The pictures of a trial side by side: one size for all, one zoom for all, and ways to see one in another's place.
+// The pictures of a trial: one size and one zoom for all, and ways to see one in another's place.
 
 import { h } from "./elements.js";
 
@@ -13,13 +13,13 @@ const CAPTION = 26; // height of a caption, matches --caption
 export async function loadPictures(client, trial, wantInput) {
 	const tokens = [...trial.candidates.map((each) => each.token), ...(wantInput ? [trial.input.token] : [])];
 	const urls = await Promise.all(
-		tokens.map(async (token) => URL.createObjectURL(await client.picture(token))),
+		tokens.map(async (token) => URL.createObjectURL(await client.blob(`s/${token}`))),
 	);
 	const candidates = urls.slice(0, trial.candidates.length);
 	const input = wantInput ? urls.at(-1) : null;
 	const layers = candidates.map((own, at) => {
-		const other = candidates.length === 2 ? candidates[1 - at] : null;
-		return { own: picture(own), other: other && picture(other), input: input && picture(input) };
+		const next = candidates[(at + 1) % candidates.length];
+		return { own: picture(own), other: picture(next), input: input && picture(input) };
 	});
 	const shownInput = input && picture(input);
 	const all = [...layers.flatMap((each) => [each.own, each.other, each.input]), shownInput].filter(Boolean);
@@ -67,20 +67,20 @@ export class Stage {
 		this.centre = [0.5, 0.5];
 		this.pictures?.release();
 		this.pictures = pictures;
-		const pair = pictures.layers.length === 2;
-		const names = pictures.layers.map((_, at) =>
-			pair ? this.say(at === 0 ? "left" : "right") : this.say("number", { n: at + 1 }),
+		const frames = pictures.layers.map((layers, at, all) =>
+			this.#tile("candidate", this.name(at), this.name(at, "_alt"), layers, this.name((at + 1) % all.length)),
 		);
-		const frames = pictures.layers.map((layers, at) => {
-			const alt = pair ? this.say(at === 0 ? "left_alt" : "right_alt") : this.say("number_alt", { n: at + 1 });
-			return this.#tile("candidate", names[at], alt, layers, names[1 - at]);
-		});
 		if (pictures.input && this.display.show_input === "always") {
 			frames.unshift(this.#tile("input", this.say("input"), this.say("input_alt"), { own: pictures.input }));
 		}
 		this.tiles.replaceChildren(...frames);
-		this.toolbar.querySelector(".flicker")?.toggleAttribute("hidden", !pair);
 		this.arrange();
+	}
+
+	/** What the picture at a position is called. */
+	name(at, form = "") {
+		const side = at ? "right" : "left";
+		return this.say((this.pictures.layers.length > 2 ? "number" : side) + form, { n: at + 1 });
 	}
 
 	#tile(kind, name, alt, layers, otherName) {
@@ -260,7 +260,7 @@ export class Stage {
 
 	#begin(tool) {
 		const candidates = [...this.tiles.querySelectorAll(".candidate")];
-		const allowed = tool === "flicker" ? this.display.flicker && candidates.length === 2 : this.pictures?.input;
+		const allowed = tool === "flicker" ? this.display.flicker : this.pictures?.input;
 		if (!allowed) return;
 		this.tool = tool;
 		this.toolbar.querySelector(`.${tool}`)?.setAttribute("aria-pressed", "true");

@@ -31,8 +31,3 @@ export async function loadTexts(base, locale) {
 	}
 	throw new Error("No catalogue of texts could be loaded.");
 }
-
-/** A language's own name for itself. */
-export function languageName(locale) {
-	return new Intl.DisplayNames([locale], { type: "language" }).of(locale);
-}

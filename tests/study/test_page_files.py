@@ -42,7 +42,7 @@ def test_every_text_that_is_said_exists_and_every_text_is_said() -> None:
 
 
 def test_nothing_in_the_page_points_to_another_host() -> None:
-    for file in (STUDY / "web").iterdir():
+    for file in (path for path in (STUDY / "web").rglob("*") if path.is_file()):
         addresses = re.findall(r"https?://[^\s\"'`)>]+", file.read_text(encoding="utf-8"))
         assert [address for address in addresses if "www.w3.org" not in address] == [], file.name
 
