@@ -263,14 +263,15 @@ def _within_quota(used: NDArray[np.int64], trials: int) -> NDArray[np.bool_]:
 
 def _least_filled(counts: Counts, admissible: OpenCells, pair_used: NDArray[np.int64]) -> NDArray[np.int64]:
     """Flat indices of the admissible cells that are equally the best."""
+    _, pairs, sides = counts.shape
     best = np.flatnonzero(admissible)
-    together = np.broadcast_to(counts.sum(axis=2, keepdims=True), counts.shape)
-    used = np.broadcast_to(pair_used[None, :, None], counts.shape)
-    for rank in (together, counts, used):
-        if len(best) > 1:
-            values = rank.reshape(-1)[best]
-            best = best[values == values.min()]
-    return best
+    best = _fewest(best, counts.sum(axis=2).reshape(-1)[best // sides])
+    best = _fewest(best, counts.reshape(-1)[best])
+    return _fewest(best, pair_used[best // sides % pairs])
+
+
+def _fewest(cells: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64]:
+    return cells[values == values.min()] if len(cells) > 1 else cells
 
 
 def _draw(best: NDArray[np.int64], key: bytes, step: int) -> int:
