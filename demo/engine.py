@@ -20,6 +20,7 @@ from asuka_infer.inpainter import Cancelled
 from asuka_infer.request import Hole, RequestError, RgbImage
 from asuka_infer.residency import Residency, ResidencyError
 from asuka_infer.run_record import RunRecord
+from asuka_infer.safety import MayBeShown
 from asuka_infer.settings import Knob, Settings, Value, knobs
 from demo.files import encode_result
 from demo.photos import on_proxy, proxy_of, proxy_size, read_painted_hole
@@ -164,12 +165,14 @@ class _Line:
         cancelled: set by whoever wants the work to stop.
         watched: not set while a preview is on its way.
         now: the job that is being done, at its start.
+        shows: whether unfinished pictures may be seen; not where finished ones are checked first.
     """
 
     events: "queue.SimpleQueue[Event | _Stop]" = field(default_factory=queue.SimpleQueue)
     cancelled: threading.Event = field(default_factory=threading.Event)
     watched: threading.Event = field(default_factory=threading.Event)
     now: Step = Step(0, 0, "", 0, 0)
+    shows: bool = True
 
     def refuse_cancelled(self) -> None:
         if self.cancelled.is_set():
@@ -182,7 +185,7 @@ class _Line:
     def preview(self, picture: Callable[[], RgbImage]) -> None:
         self.refuse_cancelled()
         # A slow line cannot keep up with every preview: while one is still unread the next need not be made.
-        if self.watched.is_set():
+        if self.shows and self.watched.is_set():
             self.watched.clear()
             self.events.put(Preview(picture()))
 
@@ -197,6 +200,7 @@ class DemoEngine:
         max_pixels: the largest photo that is opened.
         memory_mb: for all methods that stay loaded; None is what the machine has (`asuka_infer.residency`).
         tiles: whether holes larger than a method's size are filled at full resolution (`asuka_infer.tiled`).
+        may_be_shown: asked about every result before anybody sees it (`asuka_infer.safety`); None asks nobody.
     """
 
     samples: Sequence[SamplePicture] = ()
@@ -204,6 +208,7 @@ class DemoEngine:
     max_pixels: int = MAX_PIXELS
     memory_mb: int | None = None
     tiles: bool = True
+    may_be_shown: MayBeShown | None = None
     _home: Residency = field(init=False)
     _running: dict[str, threading.Event] = field(default_factory=dict[str, threading.Event], init=False)
     _slot: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -357,7 +362,7 @@ class DemoEngine:
             Cancelled: within a step of `cancel(session)`.
             DemoError: for everything that went wrong, in words.
         """
-        line = _Line()
+        line = _Line(shows=self.may_be_shown is None)
         line.watched.set()
         self._running[session] = line.cancelled
         framing = replace(framing, tiles=self.tiles if tiles is None else tiles)
@@ -403,6 +408,8 @@ class DemoEngine:
                 compositing=work.compositing, watch=watch,
             )  # fmt: skip
         line.refuse_cancelled()  # a method of one step has no other chance to hear of it
+        if self.may_be_shown is not None and not self.may_be_shown(done.image, work.hole):
+            raise DemoError("The safety checker held this result back. Try another seed, method or photo.")
         return _measured(method, work.picture, work.hole, done)
 
 

@@ -16,7 +16,7 @@ from asuka_infer.datasets.sample_pictures import SAMPLE_PICTURES
 from asuka_infer.images import read_image
 from asuka_infer.inpaint import Framing
 from asuka_infer.inpainter import Cancelled, Inpainter
-from asuka_infer.request import Hole
+from asuka_infer.request import Hole, RgbImage
 from asuka_infer.run_record import RunRecord
 from demo.engine import DemoEngine, DemoError, Event, Finished, Job, Painted, Step
 from tests.demo.painting import photo, save
@@ -293,3 +293,19 @@ def test_a_look_that_fails_is_put_into_words(engine: DemoEngine, tmp_path: Path)
     picture = engine.open_photo(Painted(photo=save(photo(60, 40), tmp_path / "photo.png")))
     with pytest.raises(DemoError, match="weights are damaged"):
         engine.look(Job("broken", 5), picture, square_hole(40, 60))
+
+
+def test_a_result_that_the_safety_checker_refuses_never_reaches_anybody(tmp_path: Path) -> None:
+    asked: list[tuple[bool, int]] = []
+
+    def may_be_shown(image: RgbImage, hole: Hole) -> bool:
+        asked.append((bool((image[hole] == pixels[hole]).all()), int(hole.sum())))
+        return len(asked) > 1
+
+    pixels = photo(80, 60)
+    engine = DemoEngine(may_be_shown=may_be_shown)
+    path = save(pixels, tmp_path / "photo.png")
+    with pytest.raises(DemoError, match="safety checker held this result back"):
+        finish(engine, path)
+    assert finish(engine, path).record.method == "telea"
+    assert asked == [(False, int(square_hole(60, 80).sum()))] * 2, "it sees the result, not the photo"
