@@ -36,7 +36,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -46,7 +46,8 @@ from starlette.concurrency import run_in_threadpool
 
 from db.connections import DatabaseError
 from db.engine import Database
-from study import audit, export, publication
+from db.models import ExclusionEffect
+from study import audit, export, publication, quality
 from study.adapters import adapter_files
 from study.api import PAGE_HEADERS, PRIVATE, STATUS_OF_CODE, WEB_DIR, Clock, utc_microseconds
 from study.backup import BackupError, Backups
@@ -100,22 +101,6 @@ Body = TypeVar("Body", bound=BaseModel)
 
 class AdminError(Exception):
     """The admin page cannot be offered so; the message says what to set."""
-
-
-class Quality(Protocol):
-    """What the page needs of the rules of quality."""
-
-    def queue(self, db: Session, slug: str) -> list[Mapping[str, Any]]:
-        """Sessions with their verdicts and exclusions, those to decide about first."""
-        ...
-
-    def exclude(self, db: Session, slug: str, given: Mapping[str, Any], *, actor: str, now: int) -> None:
-        """Exclude a session (`session`, `rule`, `effect`, `reason`)."""
-        ...
-
-    def reverse(self, db: Session, slug: str, given: Mapping[str, Any], *, actor: str, now: int) -> None:
-        """Undo an exclusion (`exclusion`, `reason`)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -180,7 +165,6 @@ class Surroundings:
         backups: makes copies; None on PostgreSQL, whose server has its own.
         refuse_launch: raises `DatabaseError` when answers would be lost at a restart.
         studies_dir: below it lie the folders a new study may be made from; None offers no making.
-        quality: the rules of quality.
         planning: analyses that tell nothing of the results (power), by name.
         outcomes: analyses that do, shown when results may be seen, by name.
     """
@@ -188,7 +172,6 @@ class Surroundings:
     backups: Backups | None = None
     refuse_launch: Callable[[], None] = lambda: None
     studies_dir: Path | None = None
-    quality: Quality | None = None
     planning: Mapping[str, Analysis] = field(default_factory=dict[str, Analysis])
     outcomes: Mapping[str, Analysis] = field(default_factory=dict[str, Analysis])
 
@@ -270,7 +253,6 @@ class _Decision(_Given):
     """Either an exclusion or the undoing of one."""
 
     session: str | None = Field(default=None, max_length=200)
-    rule: str = Field(default="by_hand", max_length=200)
     effect: Literal["accept", "use", "flag"] = "use"
     exclusion: int | None = None
     reason: str = Field(min_length=3, max_length=1000)
@@ -364,7 +346,6 @@ class _Admin:
         offers = {
             "planning": sorted(self._around.planning),
             "outcomes": sorted(self._around.outcomes),
-            "quality": self._around.quality is not None,
             "create": self._around.studies_dir is not None,
             "backups": self._around.backups is not None,
         }
@@ -410,6 +391,7 @@ class _Admin:
                 "status": asdict(status),
                 "visibility": publication.visibility(db, row.id).value,
                 "cells": _cells(db, design),
+                "flow": asdict(quality.flow(db, row.id)),
                 "sessions_by_hour": _arrivals(db, row.id),
                 "audit": [asdict(entry) for entry in audit.entries(db, limit=20)],
                 "audit_rows": audit.verify_chain(db),
@@ -455,18 +437,24 @@ class _Admin:
         return Response(content, media_type="application/zip", headers=PRIVATE | disposition)
 
     async def quality_queue(self, request: Request) -> Response:
-        quality = self._quality()
-        return _json(await self._read(lambda db: quality.queue(db, request.path_params["slug"])))
+        return _json(await self._read(lambda db: _queue(db, request.path_params["slug"])))
 
     async def decide(self, request: Request) -> Response:
-        quality, slug = self._quality(), request.path_params["slug"]
-        given = await _read_body(request, _Decision)
-        if (given.session is None) == (given.exclusion is None):
-            raise _RefusalError(400, "Name either a session to exclude or an exclusion to undo.")
+        slug, given = request.path_params["slug"], await _read_body(request, _Decision)
         actor, now = f"page:{_role(request)}", self._clock()
-        step = quality.exclude if given.exclusion is None else quality.reverse
-        await self._database.write_async(lambda db: step(db, slug, given.model_dump(), actor=actor, now=now))
-        return _json({})
+
+        def step(db: Session) -> int:
+            version = publication.find_version(db, slug).id
+            if given.session is not None and given.exclusion is None:
+                effect = ExclusionEffect(given.effect)
+                return quality.exclude(
+                    db, version, given.session, effect=effect, reason=given.reason, actor=actor, at=now
+                )
+            if given.exclusion is not None and given.session is None:
+                return quality.reverse(db, version, given.exclusion, reason=given.reason, actor=actor, at=now)
+            raise _RefusalError(400, "Name either a session to exclude or an exclusion to undo.")
+
+        return _json({"id": await self._database.write_async(step)})
 
     async def erase(self, request: Request) -> Response:
         session, slug = (await _read_body(request, _Erase)).session, request.path_params["slug"]
@@ -509,11 +497,6 @@ class _Admin:
             if not hmac.compare_digest(said.encode(), self._admission.csrf(cookie).encode()):
                 raise _RefusalError(403, "The page is out of date; reload it.")
         request.state.role = role
-
-    def _quality(self) -> Quality:
-        if self._around.quality is None:
-            raise _RefusalError(404, "The rules of quality are not offered here.")
-        return self._around.quality
 
     def _folder(self, name: str) -> Path:
         """A folder below the one for studies; nobody reads another through this page."""
@@ -589,6 +572,31 @@ def _cells(db: Session, design: Design) -> dict[str, Any]:
         "valid": [[row.n_valid for row in rows[at * across : (at + 1) * across]] for at in range(images)],
         "live": [[row.n_live for row in rows[at * across : (at + 1) * across]] for at in range(images)],
     }
+
+
+def _queue(db: Session, slug: str) -> list[dict[str, Any]]:
+    """Sessions with what the rules say of them, those that break one first."""
+    found = quality.verdicts(db, publication.find_version(db, slug).id)
+    told: list[dict[str, Any]] = []
+    for verdict in sorted(found, key=lambda verdict: not any(each.broken for each in verdict.findings)):
+        broken = [each for each in verdict.findings if each.broken]
+        told.append(
+            {
+                "session": verdict.session,
+                "state": verdict.state.value,
+                "accept": verdict.accept,
+                "use": verdict.use,
+                "broken": [f"{each.rule} ({each.effect.value}): {_evidence(each.evidence)}" for each in broken],
+                "exclusions": [
+                    {"id": each.id, "rule": each.rule, "effect": each.effect.value} for each in verdict.in_force
+                ],
+            }
+        )
+    return told
+
+
+def _evidence(evidence: Mapping[str, float | str | None]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in evidence.items())
 
 
 HOUR = 3600 * 1_000_000

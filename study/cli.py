@@ -26,6 +26,7 @@ from study.definition import DefinitionError, json_schema, read_definition
 from study.design import DesignError, Designs
 from study.erasure import erase
 from study.journal import JournalError
+from study.preregistration import preregistration
 from study.preview import preview_page
 from study.service import Clocked, RefusedError
 from study.simulate import Plan, SimulationError, known_pictures, recogniser, simulate, strengths_taste
@@ -90,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
 
     add("validate", _validate, "check a definition and print its hash").add_argument("definition", type=Path)
     add("schema", _schema, "print the JSON Schema of a definition, for editors")
+    told = "print what is registered before the first answer, with the definition's hash"
+    add("preregister", _preregister, told).add_argument("definition", type=Path)
     without_database = set(commands.choices)
     _add_ingest(add)
     _add_running(add)
@@ -169,6 +172,10 @@ def _validate(given: argparse.Namespace) -> None:
 
 def _schema(_given: argparse.Namespace) -> None:
     print(json_schema(), end="")
+
+
+def _preregister(given: argparse.Namespace) -> None:
+    print(preregistration(read_definition(given.definition)), end="")
 
 
 def _ingest(given: argparse.Namespace) -> None:

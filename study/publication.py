@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from db.engine import Database
 from db.models import SessionState, VersionStatus
-from study import audit, counters
+from study import audit, counters, quality
 from study.counters import CELL, SESSION, TRIAL
 from study.definition import StudyDefinition, definition_from
 from study.design import STUDY, VERSION, load_design
@@ -117,6 +117,8 @@ def close(database: Database, slug: str, *, now: int, actor: str = "program") ->
             if row.status != VersionStatus.CLOSED:
                 _set_status(db, row.id, VersionStatus.CLOSED, closed_at=now)
                 _write_down(db, "close", slug, row.version, now=now, actor=actor, status=row.status.value)
+                # Nobody answers any more, so the rules can judge those too who did not finish.
+                quality.apply_rules(db, row.id, at=now)
         return _status(db, slug, versions[0].id)
 
     return database.write(job)
@@ -357,4 +359,5 @@ def _view(definition: StudyDefinition, status: VersionStatus) -> StudyView:
         min_view_ms=definition.timing.min_view_ms,
         soft_max_s=definition.timing.soft_max_s,
         results_public=definition.results == "public",
+        proof_of_work=definition.recruit.proof_of_work,
     )

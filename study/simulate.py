@@ -9,6 +9,7 @@ import http.client
 import json
 import random
 import threading
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -140,7 +141,12 @@ class _Connection:
         self._http.close()
 
     def ask(self, method: str, path: str, body: object = None, *, key: str | None = None) -> dict[str, Any]:
-        status, content = self.request(method, f"/study/api/v1{path}", body, key=key)
+        """The JSON reply; a server that finds this too fast is asked again when it says so."""
+        while True:
+            status, content, wait_s = self.request(method, f"/study/api/v1{path}", body, key=key)
+            if status != http.client.TOO_MANY_REQUESTS:
+                break
+            time.sleep(wait_s)
         if status == http.client.NO_CONTENT:
             return {}
         try:
@@ -151,14 +157,17 @@ class _Connection:
             raise SimulationError(f"{method} {path}: {reply.get('error', status)}")
         return reply
 
-    def request(self, method: str, path: str, body: object = None, *, key: str | None = None) -> tuple[int, bytes]:
+    def request(
+        self, method: str, path: str, body: object = None, *, key: str | None = None
+    ) -> tuple[int, bytes, float]:
+        """(status, body, seconds to wait before the next try)."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         if key is not None:
             headers["Idempotency-Key"] = key
         try:
             self._http.request(method, self._base + path, None if body is None else json.dumps(body), headers)
             reply = self._http.getresponse()
-            return reply.status, reply.read()
+            return reply.status, reply.read(), float(reply.headers.get("Retry-After", 1))
         except OSError as error:
             raise SimulationError(f"{self._address} does not answer ({error}); start the app first.") from error
 
@@ -229,7 +238,7 @@ class _Bot:
         return self._to.ask("POST", f"/trial/{trial['id']}/answer", {"responses": responses}, key=key)
 
     def _picture(self, token: str) -> str:
-        status, content = self._to.request("GET", f"/study/s/{token}")
+        status, content, _ = self._to.request("GET", f"/study/s/{token}")
         if status != http.client.OK:
             raise SimulationError(f"A picture was not served ({status}).")
         return self._seen(content)

@@ -5,7 +5,7 @@ import json
 import threading
 import zipfile
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from axe_playwright_python.sync_playwright import Axe
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, expect
-from sqlalchemy.orm import Session
 
 from db.engine import Database
 from study.admin import AdminError, Admission, Role, Surroundings, admin_router
@@ -33,33 +32,12 @@ PASSWORDS: Mapping[Role, str] = {
 
 
 @dataclass
-class Decisions:
-    """The rules of quality, as far as the page is concerned."""
-
-    made: list[tuple[str, Any, str]] = field(default_factory=list)
-
-    def queue(self, db: Session, slug: str) -> list[Mapping[str, Any]]:
-        del db
-        excluded = {"id": 3, "rule": "gold", "effect": "use", "undone": False}
-        return [{"session": f"of {slug}", "state": "completed", "verdicts": "gold 5 of 8", "exclusions": [excluded]}]
-
-    def exclude(self, db: Session, slug: str, given: Mapping[str, Any], *, actor: str, now: int) -> None:
-        del db, now
-        self.made.append((slug, given["session"], actor))
-
-    def reverse(self, db: Session, slug: str, given: Mapping[str, Any], *, actor: str, now: int) -> None:
-        del db, now
-        self.made.append((slug, given["exclusion"], actor))
-
-
-@dataclass
 class Room:
     """The page with its server."""
 
     client: TestClient
     database: Database
     clock: Clock
-    decisions: Decisions
     csrf: str = ""
 
     def enter(self, role: Role) -> "Room":
@@ -83,12 +61,11 @@ class Room:
 def room(tmp_path: Path, launched_file: Path, folders: Folders) -> Generator[Room]:
     (tmp_path / "live.sqlite").write_bytes(launched_file.read_bytes())
     url = f"sqlite:///{tmp_path / 'live.sqlite'}"
-    clock, decisions = Clock(), Decisions()
+    clock = Clock()
     with Database.open(url) as database:
         around = Surroundings(
             backups=Backups(url, tmp_path / "backups"),
             studies_dir=folders.images.parent,
-            quality=decisions,
             planning={"power": lambda slug: {"title": "Power", "columns": ["n"], "rows": [[slug, 96]], "note": ""}},
             outcomes={"rates": lambda slug: {"title": "Rates", "columns": ["%"], "rows": [[slug, 50]], "note": ""}},
         )
@@ -96,7 +73,7 @@ def room(tmp_path: Path, launched_file: Path, folders: Folders) -> Generator[Roo
         app.include_router(admin_router(database, Admission(PASSWORDS), around, clock=clock))
         app.include_router(router(database, clock=clock))
         with TestClient(app) as client:
-            yield Room(client, database, clock, decisions)
+            yield Room(client, database, clock)
 
 
 def test_without_a_password_there_is_no_page_and_weak_ones_are_refused(room: Room) -> None:
@@ -253,15 +230,25 @@ def test_a_study_is_made_from_a_definition_and_folders_below_the_one_allowed(roo
     assert room.post("/studies/second/do/launch").json()["status"] == "live"
 
 
-def test_decisions_about_quality_say_who_made_them_and_need_a_reason(room: Room) -> None:
+def test_decisions_about_quality_say_who_made_them_need_a_reason_and_are_undone(room: Room) -> None:
+    Participant(room.client).start().answer_all()
     room.enter("operator")
     path = "/studies/trial-run/quality"
-    assert room.get(path).json()[0]["session"] == "of trial-run"
-    assert room.post(path, {"session": "s", "reason": ""}).status_code == 400
-    assert room.post(path, {"session": "s", "exclusion": 3, "reason": "both"}).status_code == 400
-    assert room.post(path, {"session": "s", "reason": "phone rang"}).status_code == 200
-    assert room.post(path, {"exclusion": 3, "reason": "was right"}).status_code == 200
-    assert room.decisions.made == [("trial-run", "s", "page:operator"), ("trial-run", 3, "page:operator")]
+    (entry,) = room.get(path).json()
+    assert (entry["use"], entry["exclusions"]) == (True, [])
+    session = entry["session"]
+    assert room.post(path, {"session": session, "reason": ""}).status_code == 400
+    assert room.post(path, {"session": session, "exclusion": 3, "reason": "both"}).status_code == 400
+    assert room.post(path, {"session": "nobody", "reason": "unknown"}).status_code == 401
+    made = room.post(path, {"session": session, "reason": "phone rang"})
+    assert made.status_code == 200
+    (entry,) = room.get(path).json()
+    assert (entry["use"], [each["id"] for each in entry["exclusions"]]) == (False, [made.json()["id"]])
+    assert room.get("/studies/trial-run").json()["flow"]["used"] == 0
+    assert room.post(path, {"exclusion": made.json()["id"], "reason": "was right"}).status_code == 200
+    found = room.get("/studies/trial-run").json()
+    assert found["flow"]["used"] == 1
+    assert [each["actor"] for each in found["audit"][:2]] == ["page:operator", "page:operator"]
 
 
 def test_a_session_is_erased_and_an_oversized_body_refused(room: Room) -> None:

@@ -221,6 +221,11 @@ def test_the_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["title"] == "StudyDefinition"
 
 
+def test_a_definition_is_written_out_for_registration(yaml_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["preregister", str(yaml_file)]) == 0
+    assert definition().sha256 in capsys.readouterr().out
+
+
 def test_an_unknown_command_is_told_by_argparse(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["publish"])

@@ -145,7 +145,7 @@ async function openStudy(name) {
   const parts = ["progress", "actions", "cells", "quality", "results", "keeping", "trail"];
   const room = Object.fromEntries(parts.map((part) => [part, make("section", { id: part, "aria-label": part })]));
   main.replaceChildren(make("p", {}, make("a", { href: "#" }, "All studies")), ...Object.values(room));
-  room.quality.hidden = !me.offers.quality || me.role === "viewer";
+  room.quality.hidden = me.role === "viewer";
   room.results.hidden = me.role === "operator";
   await look(room);
   if (!room.quality.hidden) await showQuality(room.quality);
@@ -174,6 +174,9 @@ function showProgress(section, found) {
     Status: status.status,
     Arrived: arrived,
     ...Object.fromEntries(Object.entries(status.sessions).map(([state, number]) => [`Sessions ${state.replace("_", " ")}`, number])),
+    Consented: found.flow.consented,
+    "Accepted (paid)": found.flow.accepted,
+    "Used (analysed)": found.flow.used,
     "Answered trials": status.answered_trials,
     "Answers per cell": `${status.fewest_per_cell} to ${status.most_per_cell} of ${status.target_per_cell}`,
     "Latest hour": last ? `${last[1]} began after ${time(last[0])}` : "nobody yet",
@@ -274,16 +277,17 @@ async function showQuality(section) {
     }, "Written down.");
   };
   const rows = queue.map((entry) => {
-    const undo = entry.exclusions.filter((each) => !each.undone).map((each) => make("button", {
+    const undo = entry.exclusions.map((each) => make("button", {
       onclick: () => decide({ exclusion: each.id }, `Why is "${each.rule}" undone?`),
     }, `Undo ${each.rule} (${each.effect})`));
     const exclude = make("button", { onclick: () => decide({ session: entry.session }, "Why is this session not used?") }, "Exclude");
-    return make("tr", {}, make("td", {}, entry.session), make("td", {}, entry.state), make("td", {}, entry.verdicts),
-      make("td", {}, make("div", { class: "row" }, exclude, ...undo)));
+    return make("tr", {}, make("td", {}, entry.session.slice(0, 8)), make("td", {}, entry.state), make("td", {}, entry.accept ? "yes" : "no"),
+      make("td", {}, entry.use ? "yes" : "no"), make("td", {}, entry.broken.join("; ") || "none"),
+      make("td", {}, make("div", { class: "row" }, ...(entry.use ? [exclude] : []), ...undo)));
   });
   fill(section, make("h2", {}, "Quality"), rows.length ? scroll("Sessions to decide about", make("table", {},
-    make("thead", {}, heads("Session", "State", "Rules", "Decide")), make("tbody", {}, ...rows)))
-    : make("p", {}, "Nothing to decide."));
+    make("thead", {}, heads("Session", "State", "Paid", "Used", "Broken rules", "Decide")), make("tbody", {}, ...rows)))
+    : make("p", {}, "Nobody has come yet."));
 }
 
 // ---------------------------------------------------------------------------------------- details
