@@ -146,10 +146,9 @@ def told(
     dropped: Bool[Tensor, " batch"],
 ) -> tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "batch channels h w"]]:
     """The prior and the first-filled latents of each scene: the smoothest fill where the condition is dropped."""
-    prior, imagined = model.mae.prior_and_picture(pictures, holes)
-    enlarged = nn.functional.interpolate(imagined.float(), size=pictures.shape[-2:], mode="bilinear")
-    filled = torch.where(dropped.view(-1, 1, 1, 1), first_fill(pictures, holes), enlarged)
-    return prior, model.encode(torch.where(holes, filled, pictures))
+    idea = model.mae.imagine(pictures, holes)
+    filled = torch.where(dropped.view(-1, 1, 1, 1), first_fill(pictures, holes), idea.filled)
+    return idea.prior, model.encode_known(pictures, holes, filled)
 
 
 def draw_scenes(bench: Bench, moment: Moment, count: int, recipe: BackboneRecipe) -> dict[str, Tensor]:
@@ -177,10 +176,9 @@ def fills_sheet(model: MiniModel, bench: Bench) -> RgbImage:
     seeds = list(range(len(pictures)))
     condition = model.condition(pictures, holes)
     null = sample(model, scene, model.null(len(pictures)), seeds, steps=SHEET_STEPS)
-    imagined = model.mae.reconstruct(pictures, holes)
-    known = model.encode_known(pictures, holes, imagined)
+    prior = model.mae.imagine(pictures, holes).filled
+    known = model.encode_known(pictures, holes, prior)
     latents = sample(model, scene, condition, seeds, steps=SHEET_STEPS, known=known)
-    prior = nn.functional.interpolate(imagined, size=pictures.shape[-2:], mode="bilinear")
     plain = torch.where(holes, model.decode_plain(null), pictures)
     filled = torch.where(holes, model.decode_known(latents, pictures, holes), pictures)
     return sheet_of([with_hole(pictures, holes), prior, plain, filled, pictures])

@@ -9,7 +9,7 @@ from pathlib import Path
 from asuka_infer.catalog import UnknownMethodError
 from asuka_infer.metrics.features import FeatureWeightsError, SqueezeNet, pooled_features
 from asuka_infer.metrics.pixels import MetricError
-from asuka_infer.weights import WeightsError
+from asuka_infer.weights import WeightsError, read_json
 from training import chain
 from training.loop import TrainingError
 from training.masks import MaskError, read_silhouettes
@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="write the family's fp16 safetensors from a run")
     _add_run(export)
     export.add_argument("--out", type=Path, required=True, help="folder for the files")
+    export.add_argument("--notes", type=Path, help="JSON file whose values are kept in the manifest")
     export.set_defaults(run_command=_export)
     adopt = commands.add_parser("adopt", help="fill an empty run with exported weights, to train on")
     adopt.add_argument("--weights", type=Path, required=True, help="a folder that 'export' wrote")
@@ -151,7 +152,8 @@ def _train_mini(given: argparse.Namespace) -> int:
 
 
 def _export(given: argparse.Namespace) -> int:
-    for name, digest in chain.export(given.run, given.out, given.preset).items():
+    notes = read_json(given.notes) if given.notes else {}
+    for name, digest in chain.export(given.run, given.out, given.preset, notes=notes).items():
         print(f"{digest}  {given.out / name}")
     return 0
 

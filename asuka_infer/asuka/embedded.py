@@ -166,10 +166,10 @@ def load_embedded(folder: Path = WEIGHTS_FOLDER) -> LoadedMini:
 def fill_asuka(model: MiniModel, scene: Scene, seeds: list[int], settings: AsukaMiniSettings, watch: Watch) -> Filled:
     """ASUKA on a batch; row k depends on picture k and seed k alone."""
     seen, unseen = _prior_view(scene, settings)
-    prior, imagined = model.mae.prior_and_picture(seen, unseen)
-    condition = model.alignment(prior.to(model.alignment.dtype))
+    idea = model.mae.imagine(seen, unseen)
+    condition = model.alignment(idea.prior.to(model.alignment.dtype))
     # Another picture steers, but it is no fill to start from.
-    known = model.encode_known(scene.image, scene.hole, imagined if settings.prior == "photo" else None)
+    known = model.encode_known(scene.image, scene.hole, idea.filled if settings.prior == "photo" else None)
     latents = sample(
         model,
         scene,
@@ -181,7 +181,7 @@ def fill_asuka(model: MiniModel, scene: Scene, seeds: list[int], settings: Asuka
         known=known,
         watch=watch,
     )
-    return Filled(model.decode_known(latents, scene.image, scene.hole), {"prior": imagined})
+    return Filled(model.decode_known(latents, scene.image, scene.hole), {"prior": idea.picture})
 
 
 def fill_sd(model: MiniModel, scene: Scene, seeds: list[int], settings: SdMiniSettings, watch: Watch) -> Filled:
@@ -236,13 +236,11 @@ def fill_repaint(
 
 
 def fill_mae(model: MiniModel, scene: Scene, seeds: list[int], settings: MaeMiniSettings, watch: Watch) -> Filled:
-    """The auto-encoder's reconstruction on a batch, enlarged; it draws nothing, so seeds change nothing."""
+    """The auto-encoder's picture on a batch; it draws nothing, so seeds change nothing."""
     del seeds, settings
-    imagined = model.mae.reconstruct(scene.image, scene.hole)
-    side = scene.image.shape[-1]
+    filled = model.mae.imagine(scene.image, scene.hole).filled
     watch.step(1, 1)
-    enlarged = torch.nn.functional.interpolate(imagined, size=(side, side), mode="bicubic", align_corners=False)
-    return Filled(enlarged.clamp(0, 1), {})
+    return Filled(filled, {})
 
 
 def sample(

@@ -49,6 +49,20 @@ class Sight(NamedTuple):
     hidden: Bool[Tensor, "batch tokens"]
 
 
+class Idea(NamedTuple):
+    """What the auto-encoder makes of a batch of pictures.
+
+    Attributes:
+        prior: see `MaskedAutoencoder.prior`.
+        picture: at the model's size; imagined where a pixel's area touches the hole, RGB in [0, 1].
+        filled: at the size of the pictures; imagined under the hole, the picture itself elsewhere.
+    """
+
+    prior: Float[Tensor, "batch tokens decoder_width"]
+    picture: Float[Tensor, "batch 3 side side"]
+    filled: Float[Tensor, "batch 3 height width"]
+
+
 class MaskedAutoencoder(ModelMixin, ConfigMixin):
     """A MAE that reads any hole, per picture, and hands out features of one of its decoder layers.
 
@@ -150,12 +164,25 @@ class MaskedAutoencoder(ModelMixin, ConfigMixin):
         self, image: Float[Tensor, "batch 3 height width"], hole: Bool[Tensor, "batch 1 height width"]
     ) -> tuple[Float[Tensor, "batch tokens decoder_width"], Float[Tensor, "batch 3 side side"]]:
         """`prior` and `reconstruct` for the price of the second."""
+        return self.imagine(image, hole)[:2]
+
+    @apply_forward_hook
+    @torch.no_grad()
+    def imagine(self, image: Float[Tensor, "batch 3 height width"], hole: Bool[Tensor, "batch 1 height width"]) -> Idea:
+        """Prior, picture at the model's size and picture at the given size, all of one pass."""
         sight = self.look(image, hole)
         prior = self._prior_of(sight)
         tokens = self._run(prior, first=self.config["prior_layer"], last=len(self.decoder_blocks))
-        imagined = self.unpatchify(self._pixels_of(tokens, sight))
-        shown = torch.where(sight.missing, imagined, sight.pixels.to(imagined))
-        return prior[:, self._prefix :], self.denormalise(shown).clamp(0, 1)
+        imagined = self.denormalise(self.unpatchify(self._pixels_of(tokens, sight)))
+        shown = torch.where(sight.missing, imagined, self.denormalise(sight.pixels.to(imagined)))
+        if self.config["residual"]:
+            # What is added is smooth, the fill is sharp at the rim: enlarged alone, it costs the rim nothing.
+            added = imagined - self.denormalise(self._first_fill(sight)[0]).to(imagined)
+            filled = first_fill(image, hole).to(imagined) + _enlarged(added, image)
+        else:
+            filled = _enlarged(imagined, image)
+        filled = torch.where(hole, filled.clamp(0, 1), image.to(filled))
+        return Idea(prior[:, self._prefix :], shown.clamp(0, 1), filled)
 
     def look(self, image: Float[Tensor, "batch 3 height width"], hole: Bool[Tensor, "batch 1 height width"]) -> Sight:
         """Bring pictures and holes to the model's size without letting a single missing pixel through.
@@ -312,6 +339,11 @@ class MaskedAutoencoder(ModelMixin, ConfigMixin):
                 nn.init.normal_(token, std=INIT_STD)
         if self.config["residual"]:
             nn.init.zeros_(self.decoder_pred.weight)
+
+
+def _enlarged(picture: Tensor, like: Tensor) -> Tensor:
+    size = (like.shape[-2], like.shape[-1])
+    return functional.interpolate(picture, size=size, mode="bilinear", align_corners=False)
 
 
 class MaeSizeError(ValueError):

@@ -15,7 +15,6 @@ from diffusers.models.autoencoders.vae import Decoder
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from asuka_infer.asuka.alignment import PAPER_DEPTH, QUERY_STD, Alignment, AlignmentKind
 from asuka_infer.asuka.decoder import (
@@ -200,13 +199,11 @@ class MiniModel(nn.Module):
         self,
         image: Float[Tensor, "batch 3 height width"],
         hole: Bool[Tensor, "batch 1 height width"],
-        imagined: Float[Tensor, "batch 3 any any"] | None = None,
+        filled: Float[Tensor, "batch 3 height width"] | None = None,
     ) -> Float[Tensor, "batch channels h w"]:
-        """The latents of the known pixels and a first fill: of the imagined picture, or else the smoothest one."""
-        if imagined is None:
-            return self.encode(first_fill(image, hole))
-        enlarged = functional.interpolate(imagined.to(image), size=image.shape[-2:], mode="bilinear")
-        return self.encode(torch.where(hole, enlarged, image))
+        """The latents of the known pixels and a first fill: the given one, or else the smoothest."""
+        filled = first_fill(image, hole) if filled is None else filled
+        return self.encode(torch.where(hole, filled.to(image), image))
 
     def start(
         self, known: Float[Tensor, "batch channels h w"], noise: Float[Tensor, "batch channels h w"]

@@ -158,8 +158,8 @@ def test_a_misaligned_sample_has_the_prior_of_the_whole_picture(bench: Bench, mo
         trick = objective(**{**batch, "dropped": nobody, "misaligned": ~nobody})["loss"]
         # The same by hand: an MAE that never sees the hole, and a start from what it imagines when it does.
         prior = model.mae.reconstructed_prior(batch["pictures"])
-        imagined = model.mae.reconstruct(batch["pictures"], batch["holes"])
-        known = model.encode_known(batch["pictures"], batch["holes"], imagined)
+        filled = model.mae.imagine(batch["pictures"], batch["holes"]).filled
+        known = model.encode_known(batch["pictures"], batch["holes"], filled)
         clean = model.encode(batch["pictures"])
         start = 0.7 * known + 0.3 * batch["noise"]
         share = (batch["time"] / 1000).view(-1, 1, 1, 1)
@@ -183,7 +183,7 @@ def test_a_dropped_sample_starts_from_the_smoothest_fill_and_another_from_the_im
         torch.nn.init.normal_(model.mae.decoder_pred.bias)
         prior, known = told(model, pictures, holes, torch.tensor([True, False]))
         smooth = model.encode_known(pictures, holes)
-        imagined = model.encode_known(pictures, holes, model.mae.reconstruct(pictures, holes))
+        imagined = model.encode_known(pictures, holes, model.mae.imagine(pictures, holes).filled)
 
     assert torch.allclose(prior, model.mae.prior(pictures, holes), atol=1e-5)
     assert torch.allclose(known[0], smooth[0], atol=1e-5)
@@ -255,8 +255,8 @@ def test_the_decoder_learns_from_what_the_family_draws_step_by_step_from_its_sta
     with torch.no_grad():
         drawn = objective.draw(pictures, holes, noise, steps=2)
         # By hand: two Euler steps along the velocity that the UNet tells.
-        prior, imagined = model.mae.prior_and_picture(pictures, holes)
-        known, condition = model.encode_known(pictures, holes, imagined), model.alignment(prior)
+        prior, _, filled = model.mae.imagine(pictures, holes)
+        known, condition = model.encode_known(pictures, holes, filled), model.alignment(prior)
         latents = 0.7 * known + 0.3 * noise
         for time in (999.0, 500.0):
             velocity = model.predict(latents, torch.full((2,), time), model.cells(holes), known, condition)
