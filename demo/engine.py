@@ -1,5 +1,6 @@
 """Runs what the demo tab asks for: reads photos and holes, runs methods one at a time, measures what they changed."""
 
+import io
 import logging
 import queue
 import threading
@@ -9,13 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+from PIL import Image
 
 from asuka_infer.catalog import METHODS, Method, find_method
 from asuka_infer.compositing import Compositing, changed_outside
 from asuka_infer.datasets.sample_pictures import SamplePicture
 from asuka_infer.holes import looks_inverted, read_hole, resize
 from asuka_infer.images import MAX_PIXELS, Picture, encode_png, read_image
-from asuka_infer.inpaint import Framing, Inpainted, inpaint
+from asuka_infer.inpaint import Framing, Inpainted, describe_run, inpaint
 from asuka_infer.inpainter import Cancelled
 from asuka_infer.request import Hole, RequestError, RgbImage
 from asuka_infer.residency import Residency, ResidencyError
@@ -315,6 +317,33 @@ class DemoEngine:
             raise _in_words(error) from error
         return knobs(settings) if isinstance(settings, Settings) else ()
 
+    def describe(self, job: Job, picture: Picture, hole: Hole, *, framing: Framing = DEFAULT_FRAMING) -> RunRecord:
+        """The record of a run that has not happened, exact compositing; see `asuka_infer.inpaint.describe_run`.
+
+        Raises:
+            DemoError: when the method is not ready or a setting is not possible.
+        """
+        method = self.find_ready(job.method)
+        try:
+            with self._home.borrow(method.key) as loaded:
+                inpainter = loaded.with_settings(**job.settings) if job.settings else loaded
+                return describe_run(
+                    inpainter, method.key, picture.pixels, hole, seed=job.seed, framing=framing, compositing="exact"
+                )
+        except Exception as error:
+            raise _in_words(error) from error
+
+    def reopen(self, key: str, picture: Picture, hole: Hole, png: bytes) -> Finished:
+        """A result that was made before, exact compositing, measured again from its file.
+
+        Raises:
+            DemoError: when the file says nothing of how it was made.
+        """
+        try:
+            return _finished(self.methods[key], picture, hole, png, record=_record_in(png))
+        except (ValueError, OSError) as error:
+            raise DemoError(f"The file cannot be read again ({error}); delete it.") from error
+
     def look(
         self, job: Job, picture: Picture, hole: Hole, *, framing: Framing = DEFAULT_FRAMING
     ) -> Mapping[str, RgbImage]:
@@ -415,6 +444,20 @@ class DemoEngine:
 
 def _measured(method: Method, picture: Picture, hole: Hole, done: Inpainted) -> Finished:
     png = encode_result(method, picture, hole, done)
+    return _finished(method, picture, hole, png, record=done.record, ring=done.ring, previews=done.previews)
+
+
+def _finished(
+    method: Method,
+    picture: Picture,
+    hole: Hole,
+    png: bytes,
+    *,
+    record: RunRecord,
+    ring: int = 0,
+    previews: Mapping[str, RgbImage] = MappingProxyType({}),
+) -> Finished:
+    """A result as its file says it is."""
     written = read_image(png)
     return Finished(
         title=method.title,
@@ -422,10 +465,15 @@ def _measured(method: Method, picture: Picture, hole: Hole, done: Inpainted) -> 
         view=proxy_of(written.pixels, written.alpha),
         changed=on_proxy((written.pixels != picture.pixels).any(axis=2)),
         changed_outside=changed_outside(picture.pixels, written.pixels, hole),
-        ring=done.ring,
-        record=done.record,
-        previews=done.previews,
+        ring=ring,
+        record=record,
+        previews=previews,
     )
+
+
+def _record_in(png: bytes) -> RunRecord:
+    with Image.open(io.BytesIO(png)) as image:
+        return RunRecord.from_json(str(image.info.get("asuka:run_record", "")))
 
 
 def _in_words(error: BaseException) -> BaseException:

@@ -39,6 +39,7 @@ from demo.engine import (
     Painted,
     Step,
 )
+from demo.examples import ExampleGallery, PreparedExample
 from demo.files import SUFFIXES, FileFormatError, convert
 from demo.method_panel import LookData, MethodData, MethodPanel, PanelData, knob_data
 from demo.offer import Offer, OfferedResult, TakeOffer
@@ -47,7 +48,7 @@ from demo.painter import MaskPainter, PainterData, Pointed, flush_script
 from demo.photos import LONGEST_PROXY_SIDE, on_proxy, proxy_of, proxy_size
 from demo.selection import ClickSelect, SelectionError
 from demo.texts import interface, static_text
-from demo.viewer import ConvertedData, PreviewData, ResultData, ResultViewer, RunningData, ViewerData
+from demo.viewer import ConvertedData, ExampleData, PreviewData, ResultData, ResultViewer, RunningData, ViewerData
 
 CSS = static_text("tab.css")
 """For `launch(css=...)`: the few rules that concern Gradio's own components."""
@@ -133,6 +134,7 @@ def build_demo_tab(
     max_megabytes: int = MAX_MEGABYTES,
     select: ClickSelect | None = None,
     offer: TakeOffer | None = None,
+    gallery: ExampleGallery | None = None,
 ) -> None:
     """Put the demo into the Blocks or Tab that is open.
 
@@ -141,6 +143,7 @@ def build_demo_tab(
         max_megabytes: what `launch(max_file_size=...)` allows, to say so before a visitor waits for the upload.
         select: finds the thing that is clicked on.
         offer: keeps what visitors offer to a study; without it they are not asked.
+        gallery: examples to look at; it shows those that are prepared when a visitor comes.
     """
     select = select or ClickSelect()
     with gr.Row(equal_height=False):
@@ -161,6 +164,8 @@ def build_demo_tab(
     _wire_look(engine, painter, controls)
     if offer is not None:
         _wire_offer(engine, viewer, kept, offer)
+    if gallery is not None:
+        _wire_examples(gallery, painter, viewer, kept)
 
 
 def _controls(engine: DemoEngine) -> _Controls:
@@ -294,6 +299,18 @@ def _wire_offer(engine: DemoEngine, viewer: ResultViewer, kept: gr.State, take: 
         return _offer(engine, take, results, event)
 
     viewer.offer(offer, kept, viewer, **_QUIET)
+
+
+def _wire_examples(gallery: ExampleGallery, painter: MaskPainter, viewer: ResultViewer, kept: gr.State) -> None:
+    def offer_examples(results: list[_Kept]) -> ViewerData:
+        return _shown(results).model_copy(update={"examples": [_example_data(each) for each in gallery.ready]})
+
+    def show(results: list[_Kept], event: gr.EventData) -> tuple[PainterData, ViewerData, list[_Kept]]:
+        return _show_example(gallery, results, event)
+
+    viewer.example(show, kept, [painter, viewer, kept], **_QUIET)
+    if Context.root_block is not None:
+        Context.root_block.load(offer_examples, kept, viewer, **_QUIET)
 
 
 def _open(engine: DemoEngine, painted: Painted) -> PainterData:
@@ -456,6 +473,36 @@ def _one_method(engine: DemoEngine, method: Method) -> MethodData:
 
 def _as_values(turned: Choices) -> dict[str, dict[str, Value]]:
     return {key: dict(values) for key, values in turned.items()}
+
+
+def _example_data(prepared: PreparedExample) -> ExampleData:
+    painted = proxy_of(prepared.picture.pixels)
+    small = resize(prepared.hole, (painted.shape[0], painted.shape[1]))
+    painted[small] = np.rint(0.4 * painted[small] + 0.6 * np.array(CHANGED_INSIDE)).astype(np.uint8)
+    return ExampleData(
+        key=prepared.example.key,
+        before=_data_url(painted, THUMBNAIL_SIDE),
+        after=_data_url(prepared.results[0].view, THUMBNAIL_SIDE),
+    )
+
+
+def _show_example(
+    gallery: ExampleGallery, results: list[_Kept], event: gr.EventData
+) -> tuple[PainterData, ViewerData, list[_Kept]]:
+    """An example as if the visitor had painted and run it: photo and hole on the painter, results in the strip."""
+    number: object = getattr(event, "example", None)
+    ready = gallery.ready
+    if not isinstance(number, int) or not 0 <= number < len(ready):
+        return PainterData(serial=-1, message=GONE), _shown(results), results
+    prepared = ready[number]
+    name = f"{prepared.example.sample}.png"
+    path = _save(encode_png(prepared.picture.pixels), name)
+    run = 1 + max((each.shown.run for each in results), default=0)
+    source = _Source(Painted(photo=Path(path), name=name), run, prepared.picture, prepared.hole)
+    results = [*results, *map(source.keep, prepared.results)][-MOST_RESULTS:]
+    photo = _photo_data(prepared.picture, path, name, serial=-1)
+    hole = {"mask": FileData(path=source.hole), "mask_hole": _hole_text(on_proxy(prepared.hole))}
+    return photo.model_copy(update=hole), _shown(results, len(prepared.results)), results
 
 
 def _reuse(engine: DemoEngine, results: list[_Kept], event: gr.EventData) -> PainterData:

@@ -74,14 +74,26 @@ class ConvertedData(GradioModel):
     changed: int
 
 
+class ExampleData(GradioModel):
+    """An example to click on: its words' key, and small pictures of photo with hole and result as data URLs."""
+
+    key: str
+    before: str
+    after: str
+
+
 class ViewerData(GradioModel):
-    """The session's results, which to look at (-1: as it is), how far a run is, what went wrong, a file asked for."""
+    """The session's results, which to look at (-1: as it is), how far a run is, what went wrong, a file asked for.
+
+    `examples` None leaves those that are shown.
+    """
 
     results: list[ResultData] = Field(default_factory=list[ResultData])
     selected: int = -1
     running: RunningData | None = None
     message: str = ""
     converted: ConvertedData | None = None
+    examples: list[ExampleData] | None = None
 
 
 with no_stub_file():
@@ -90,8 +102,8 @@ with no_stub_file():
         """Shows results.
 
         Listen to `.reuse(...)`, the visitor wants result number `event.result` as the new photo, to `.offer(...)`, the
-        visitor offers it and its rivals to a study, to `.convert(...)`, it is wanted as `event.form`, and to
-        `.cancel(...)`.
+        visitor offers it and its rivals to a study, to `.convert(...)`, it is wanted as `event.form`, to
+        `.example(...)`, example number `event.example` is wanted, and to `.cancel(...)`.
         """
 
         data_model = ViewerData

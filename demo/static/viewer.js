@@ -133,6 +133,16 @@ function dragPane(pane) {
 }
 const inUse = () => (panes.length ? panes[0].zoom : zoom);
 
+function fillExamples(examples) {
+  $('.rv-examples').replaceChildren(...examples.map((example, number) => {
+    const button = document.createElement('button'), pair = document.createElement('span');
+    button.type = 'button'; button.dataset.example = example.key;
+    for (const [source, text] of [[example.before, words.before], [example.after, words.after]]) { const image = document.createElement('img'); image.src = source; image.alt = text; pair.append(image); }
+    button.append(pair, words['example_' + example.key]); button.addEventListener('click', () => trigger('example', {example: number}));
+    return button;
+  }));
+}
+
 function fillStrip() {
   const ids = results.map((result) => result.file.path).join('|');
   if (ids === shownIds) return;
@@ -165,6 +175,7 @@ async function heard() {
   results = value.results; fillStrip(); showPair(); progress(value.running);
   const message = $('.rv-message'), text = value.message ? (words[value.message] || value.message) : '';
   message.textContent = text; message.classList.toggle('shown', !!text); message.classList.toggle('calm', value.message in words);
+  if (value.examples) fillExamples(value.examples);
   hand(value.converted);
   const chosen = value.selected >= 0 ? value.selected + ' ' + results[value.selected].file.path : null;
   if (chosen && chosen !== newest) {   // once per run: a later result must not take the visitor's choice away

@@ -4,6 +4,8 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import gradio as gr
@@ -16,6 +18,7 @@ from asuka_infer.prior_choice import PriorSettings, prior_pixels
 from asuka_infer.request import InpaintRequest, InpaintResult, RgbImage
 from asuka_infer.settings import change, choice, number, switch, text, whole
 from demo.engine import DemoEngine
+from demo.examples import ExampleGallery
 from demo.offer import Offer
 from demo.tab import CSS, build_demo_tab
 from demo.texts import interface
@@ -113,9 +116,12 @@ def take_offer(offer: Offer) -> str:
 
 if __name__ == "__main__":
     engine = DemoEngine(samples=SAMPLE_PICTURES[:4], methods={**METHODS, **{method.key: method for method in EXTRA}})
+    with TemporaryDirectory() as folder:
+        gallery = ExampleGallery(engine, Path(folder), keys=("telea", "navier-stokes"))
+        gallery.prepare()
     with gr.Blocks(title="Demo", delete_cache=(3600, 86400)) as page:
         with gr.Tab("Inpaint", elem_id="demo-tab"):
-            build_demo_tab(engine, max_megabytes=20, offer=take_offer)
+            build_demo_tab(engine, max_megabytes=20, offer=take_offer, gallery=gallery)
         with gr.Tab("Other"):
             gr.Markdown("Something else.")
     page.queue(max_size=20).launch(
