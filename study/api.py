@@ -8,6 +8,7 @@
 | GET    | /study/api/v1/studies                      | StudyList                                                   |
 | GET    | /study/api/v1/studies/{slug}               | StudyView                                                   |
 | GET    | /study/api/v1/studies/{slug}/votes.csv     | the votes, when the study is closed or its results public   |
+| GET    | /study/api/v1/challenge                    | Challenge, for public studies that ask for work             |
 | POST   | /study/api/v1/sessions                     | JoinRequest -> Joined                                       |
 | GET    | /study/api/v1/sessions/me                  | SessionView                                                 |
 | POST   | /study/api/v1/sessions/me/environment      | EnvironmentReport -> SessionView                            |
@@ -24,8 +25,8 @@
 
 Everything of a session is asked for with `Authorization: Bearer <token of POST /sessions>`, pictures included: fetch
 them, make an object URL of the blob, decode it. An error is a `Problem` with status 400, 401 (unknown_session: join
-again), 404, 409 (the state does not allow it) or 413; a repeated answer with the same Idempotency-Key gets the stored
-reply again.
+again), 404, 409 (the state does not allow it), 413 or 429 (too fast; Retry-After says for how long); a repeated answer
+with the same Idempotency-Key gets the stored reply again.
 """
 
 import mimetypes
@@ -42,9 +43,10 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from db.engine import Database
-from study import export, publication, quality, service, trials
-from study.blinding import pad_png
+from study import export, payment, proof_of_work, publication, quality, service, signals, trials
+from study.blinding import pad_png, token_hash
 from study.design import Designs
+from study.limits import Gate, Limits, Monotonic, TooManyError
 from study.messages import (
     AnswerRequest,
     ConsentRequest,
@@ -56,6 +58,8 @@ from study.messages import (
     Problem,
     WithdrawRequest,
 )
+from study.payment import PaymentKeys
+from study.proof_of_work import Proofs
 from study.service import Clocked, RandomBytes, RefusedError
 
 WEB_DIR = Path(__file__).parent / "web"
@@ -65,6 +69,9 @@ LARGEST_BODY = 64 * 1024
 """Bytes of a request; the largest we send, 200 events, has some 30 kB. Our choice."""
 
 MICROSECOND_NS = 1000
+
+PURGE_EVERY = 3_600_000_000
+"""Microseconds between two looks for ids that were kept long enough; they are kept for days."""
 
 STATUS_OF_CODE: Mapping[str, int] = {
     "bad_request": 400,
@@ -79,6 +86,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "already_answered": 409,
     "late": 409,
     "too_large": 413,
+    "too_many": 429,
 }
 
 PRIVATE = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
@@ -111,6 +119,9 @@ def router(
     random_bytes: RandomBytes = os.urandom,
     web_dir: Path = WEB_DIR,
     texts_dir: Path = TEXTS_DIR,
+    limits: Limits | None = None,
+    monotonic: Monotonic = time.monotonic,
+    payments: PaymentKeys | None = None,
 ) -> APIRouter:
     """The routes of the study, for `launch(app_kwargs={"routes": study_router.routes})`.
 
@@ -120,14 +131,18 @@ def router(
         random_bytes: source of every token and of the padding.
         web_dir: the page's files.
         texts_dir: its catalogues, `<locale>.json`.
+        limits: how fast anybody may ask; None for tests and benchmarks.
+        monotonic: seconds on the clock that the limits are counted by.
+        payments: the keys under which the platforms' ids are kept; None to keep none.
     """
-    api = _Api(database, clock, random_bytes)
+    api = _Api(database, clock, random_bytes, Gate(limits, monotonic, random_bytes), payments)
     files = _Files(database, web_dir, texts_dir)
     routes = APIRouter()
     table: tuple[tuple[str, str, Callable[[Request], Awaitable[Response]]], ...] = (
         ("GET", "/api/v1/studies", api.studies),
         ("GET", "/api/v1/studies/{slug}", api.study),
         ("GET", "/api/v1/studies/{slug}/votes.csv", api.votes),
+        ("GET", "/api/v1/challenge", api.challenge),
         ("POST", "/api/v1/sessions", api.join),
         ("GET", "/api/v1/sessions/me", api.session),
         ("POST", "/api/v1/sessions/me/environment", api.environment),
@@ -154,8 +169,14 @@ def router(
 class _Api:
     """The endpoints that speak JSON, and the pictures."""
 
-    def __init__(self, database: Database, clock: Clock, random_bytes: RandomBytes) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, random_bytes: RandomBytes, gate: Gate, payments: PaymentKeys | None
+    ) -> None:
         self._database = database
+        self._gate = gate
+        self._payments = payments
+        self._purged = 0
+        self._proofs = Proofs(random_bytes)
         self._designs = Designs()
         self._clock = clock
         self._random_bytes = random_bytes
@@ -173,9 +194,29 @@ class _Api:
         return Response(text, media_type="text/csv; charset=utf-8", headers=PRIVATE | disposition)
 
     async def join(self, request: Request) -> Response:
-        wanted = await _body(request, JoinRequest)
-        token, session = await self._write(service.join, wanted, self._at())
+        self._gate.session(request.client.host if request.client else "", request.headers.get("x-forwarded-for", ""))
+        wanted, at = await _body(request, JoinRequest), self._at()
+        await self._purge_when_due(at.now)
+        view = await self._read(publication.study_view, wanted.study)
+        seen = signals.ask(self._defences(wanted, view.proof_of_work, now=at.now))
+        join = partial(service.join, payments=self._payments, signals=seen)
+        token, session = await self._write(join, wanted, at)
         return _json(Joined(token=token, session=session))
+
+    def _defences(self, wanted: JoinRequest, bits: int, *, now: int) -> Mapping[str, signals.Defence]:
+        if not bits:
+            return {}
+        return {proof_of_work.NAME: lambda: self._proofs.judge(wanted.proof, bits=bits, now=now)}
+
+    async def _purge_when_due(self, now: int) -> None:
+        payments = self._payments
+        if payments is None or now - self._purged < PURGE_EVERY:
+            return
+        self._purged = now
+        await self._database.write_async(lambda db: payment.purge(db, payments, now=now))
+
+    async def challenge(self, _request: Request) -> Response:
+        return _json(self._proofs.challenge(now=self._clock()))
 
     async def session(self, request: Request) -> Response:
         token = _bearer(request)
@@ -201,8 +242,12 @@ class _Api:
         return _json(await self._write(service.heartbeat, _bearer(request), self._at()))
 
     async def withdraw(self, request: Request) -> Response:
-        erase = (await _body(request, WithdrawRequest)).erase
-        return _json(await self._write(partial(service.withdraw, erase=erase), _bearer(request), self._at()))
+        erase, token = (await _body(request, WithdrawRequest)).erase, _bearer(request)
+        key = await self._read(payment.key_of, token_hash(token)) if erase and self._payments else None
+        view = await self._write(partial(service.withdraw, erase=erase), token, self._at())
+        if key and self._payments:
+            self._payments.destroy(key)  # only now, when the row it opened is gone for good
+        return _json(view)
 
     async def completion(self, request: Request) -> Response:
         return _json(await self._read(service.completion_of, self._designs, _bearer(request)))
@@ -216,6 +261,7 @@ class _Api:
         return Response(status_code=204, headers=PRIVATE)
 
     async def answer(self, request: Request) -> Response:
+        self._gate.answer(_bearer(request))
         answers = await _body(request, AnswerRequest)
         key = request.headers.get("idempotency-key", "")
         take = partial(trials.answer, key=key, at=self._at())
@@ -307,6 +353,10 @@ def _answering_refusals(endpoint: Callable[[Request], Awaitable[Response]]) -> C
     async def answering(request: Request) -> Response:
         try:
             return await endpoint(request)
+        except TooManyError as refused:
+            reply = _problem(refused.code, str(refused))
+            reply.headers["Retry-After"] = str(refused.wait_s)
+            return reply
         except RefusedError as refused:
             return _problem(refused.code, str(refused))
 

@@ -30,9 +30,9 @@ Locale = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_l
 
 
 class Message(BaseModel):
-    """Frozen, and refuses fields it does not know."""
+    """Frozen, refuses fields it does not know, and takes no text or yes for a number."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 # ---------------------------------------------------------------------------------------------- page to server
@@ -197,6 +197,7 @@ class StudyView(Message):
     min_view_ms: int = Field(description="answers are accepted by the page from then on after the pictures appeared")
     soft_max_s: int = Field(description="after this the page may remind the participant to go on")
     results_public: bool = Field(description="the rates may be shown while the study runs")
+    proof_of_work: int = Field(description="leading zero bits of SHA-256('challenge:answer') to bring; 0 for none")
 
 
 class StudyList(Message):
@@ -206,10 +207,9 @@ class StudyList(Message):
 
 
 class Challenge(Message):
-    """GET /challenge: what to work on before POST /sessions; nothing when `bits` is 0."""
+    """GET /challenge: what to work on before POST /sessions, in a study whose `proof_of_work` is not 0."""
 
     challenge: str
-    bits: int = Field(description="leading zero bits wanted of SHA-256('challenge:answer')")
 
 
 class Progress(Message):

@@ -548,7 +548,9 @@ def _store_answer(
     key: str,
     at: Clocked,
 ) -> None:
-    server_ms = (at.now - trial.shown_at) // 1000 if trial.shown_at is not None else None
+    # A server's clock that was set back in between has measured nothing.
+    elapsed = at.now - trial.shown_at if trial.shown_at is not None else -1
+    server_ms = elapsed // 1000 if elapsed >= 0 else None
     db.execute(
         _STORE_RESPONSES,
         [
