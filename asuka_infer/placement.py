@@ -18,12 +18,18 @@ PRECISION_VARIABLE = "ASUKA_PRECISION"
 COMPILE_VARIABLE = "ASUKA_COMPILE"
 """1 compiles the denoiser: minutes at the first picture of a size, faster ever after."""
 
+OFFLOAD_VARIABLE = "ASUKA_OFFLOAD"
+"""1 lets a model's parts take turns on the GPU even where they would fit together: slower, a third of the memory."""
+
+TILING_VARIABLE = "ASUKA_TILING"
+"""1 encodes and decodes pictures larger than 512 px tile by tile: less memory, tones may differ a little from tile to tile."""
+
 HEADROOM = 1.2
 """A GPU must have this much more than a method's measured peak, for the allocator's slack: our choice."""
 
 
 class PlacementError(ValueError):
-    """A device that is not here."""
+    """A device that is not here, or cannot do what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +40,13 @@ class Placement:
         device: as torch names it.
         dtype: of the weights and activations.
         offload: whether a model's parts take turns on the GPU, because they do not fit together.
+        tiling: whether the autoencoder works tile by tile on pictures larger than a tile.
     """
 
     device: str
     dtype: torch.dtype
     offload: bool = False
+    tiling: bool = False
 
 
 def choose_placement(memory_mb: int, *, half: torch.dtype = torch.float16) -> Placement:
@@ -49,7 +57,8 @@ def choose_placement(memory_mb: int, *, half: torch.dtype = torch.float16) -> Pl
         half: the half-precision type it was released for.
 
     Raises:
-        PlacementError: when `ASUKA_DEVICE` names a device that is not here, or `ASUKA_PRECISION` no precision.
+        PlacementError: when `ASUKA_DEVICE` names a device that is not here, `ASUKA_PRECISION` no precision, or
+            `ASUKA_OFFLOAD` is asked of a CPU.
     """
     asked = _asked_precision()
     device = os.environ.get(DEVICE_VARIABLE) or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -57,8 +66,15 @@ def choose_placement(memory_mb: int, *, half: torch.dtype = torch.float16) -> Pl
         if not torch.cuda.is_available():
             raise PlacementError(f"{DEVICE_VARIABLE} is {device}, but torch finds no GPU here; unset it or give cpu.")
         free, _ = torch.cuda.mem_get_info(device)
-        return Placement(device, asked or half, offload=free < memory_mb * 1e6 * HEADROOM)
-    return Placement(device, asked or (torch.bfloat16 if _computes_bfloat16() else torch.float32))
+        offload = _is_on(OFFLOAD_VARIABLE) or free < memory_mb * 1e6 * HEADROOM
+        return Placement(device, asked or half, offload=offload, tiling=offload or _is_on(TILING_VARIABLE))
+    if _is_on(OFFLOAD_VARIABLE):
+        raise PlacementError(
+            f"{OFFLOAD_VARIABLE} is 1, but the models run on {device}, where all memory is the machine's own and "
+            "nothing can be put aside; unset it."
+        )
+    dtype = asked or (torch.bfloat16 if _computes_bfloat16() else torch.float32)
+    return Placement(device, dtype, tiling=_is_on(TILING_VARIABLE))
 
 
 def quiet_libraries() -> None:
@@ -76,12 +92,12 @@ def settle(pipeline: Any, placement: Placement) -> Any:
         if any(parameter.ndim == 4 for parameter in module.parameters()):  # noqa: PLR2004 - images only
             # Convolutions are 2-8 % faster so on CPUs (measured), more on tensor cores.
             module.to(memory_format=torch.channels_last)
-    if os.environ.get(COMPILE_VARIABLE) == "1":
+    if _is_on(COMPILE_VARIABLE):
         denoiser.compile()
+    if placement.tiling:
+        pipeline.vae.enable_tiling()
     if placement.offload:
         pipeline.enable_model_cpu_offload(device=placement.device)
-        if hasattr(pipeline.vae, "use_tiling"):
-            pipeline.vae.enable_tiling()
         return pipeline
     return pipeline.to(placement.device)
 
@@ -89,6 +105,10 @@ def settle(pipeline: Any, placement: Placement) -> Any:
 def accept_old_array_calls() -> None:
     """Diffusers hands tensors to numpy in a way that numpy will stop accepting; nothing of ours can change that."""
     warnings.filterwarnings("ignore", message="__array__ implementation doesn't", category=DeprecationWarning)
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable) == "1"
 
 
 def _asked_precision() -> torch.dtype | None:

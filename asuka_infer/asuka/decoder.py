@@ -5,6 +5,7 @@ Stable Diffusion and FLUX, and a small one made for CPUs. Diffusers calls a hole
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -12,9 +13,12 @@ from diffusers.models.autoencoders.autoencoder_asym_kl import AsymmetricAutoenco
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution, MaskConditionDecoder
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
+
+from asuka_infer.asuka.vae_tiles import TILE_CELLS, in_tiles
 
 SD_SCALING_FACTOR = 0.18215
 """Latent scale of Stable Diffusion 1.x."""
@@ -171,6 +175,25 @@ class ConditionalAutoencoderKL(AsymmetricAutoencoderKL):
         )
         if not use_quant_conv:
             self.quant_conv, self.post_quant_conv = nn.Identity(), nn.Identity()
+        self.use_tiling = False  # diffusers' `enable_tiling` asks for it by this name
+
+    @apply_forward_hook
+    def encode(
+        self,
+        x: Float[Tensor, "batch colours height width"],
+        return_dict: bool = True,  # noqa: FBT001, FBT002 - diffusers' signature
+    ) -> AutoencoderKLOutput | tuple[Any]:
+        """As the base class; tile by tile where tiling is on and the picture is larger than a tile."""
+        scale = 2 ** (len(self.config["down_block_out_channels"]) - 1)
+        size = (x.shape[2] // scale, x.shape[3] // scale)
+
+        def moments(part: Tensor) -> Tensor:
+            return self.quant_conv(self.encoder(part))
+
+        tiled = self.use_tiling and max(size) > TILE_CELLS
+        found = in_tiles(moments, [(x, scale)], size=size, scale=1) if tiled else moments(x)
+        latents = DiagonalGaussianDistribution(found)
+        return AutoencoderKLOutput(latent_dist=latents) if return_dict else (latents,)
 
     def _decode(
         self,
@@ -179,9 +202,14 @@ class ConditionalAutoencoderKL(AsymmetricAutoencoderKL):
         mask: Tensor | None = None,
         return_dict: bool = True,  # noqa: FBT001, FBT002 - diffusers' signature
     ) -> DecoderOutput | tuple[Tensor]:
-        known = None if image is None else repeat_to(image, len(z)).to(z)
-        hole = None if mask is None else repeat_to(mask, len(z)).to(z)
-        return super()._decode(z, known, hole, return_dict)
+        scale = 2 ** (len(self.config["up_block_out_channels"]) - 1)
+        parts = [(self.post_quant_conv(z), 1)]
+        if image is not None and mask is not None:
+            parts += [(repeat_to(part, len(z)).to(z), scale) for part in (image, mask)]
+        size = (z.shape[2], z.shape[3])
+        tiled = self.use_tiling and max(size) > TILE_CELLS
+        found = in_tiles(self.decoder, parts, size=size, scale=scale) if tiled else self.decoder(*(p for p, _ in parts))
+        return DecoderOutput(sample=found) if return_dict else (found,)
 
 
 class UnshuffleAutoencoder(ModelMixin, ConfigMixin):
