@@ -533,7 +533,7 @@ class Visit {
 		const title = say(correct ? "practice_right" : "practice_wrong");
 		this.#status(null);
 		await ask(this.place, title, (close) => [
-			h("h1", {}, title),
+			h("h1", { class: "why" }, title),
 			h("p", {}, say(`practice_${flaw}`, { name: this.stage.name(right) })),
 			!trial?.practice && h("p", {}, say("practice_over")),
 			h("div", { class: "actions" }, h("button", { class: "primary", autofocus: true, onclick: () => close() }, say("next"))),

@@ -57,6 +57,30 @@ def test_a_silent_participants_trials_go_to_others_after_the_lease(stage: Stage)
     verify(stage)
 
 
+@pytest.mark.parametrize("measured", [None, 0, 850])
+def test_an_answer_without_a_measured_time_is_stored_without_one_and_not_as_zero(
+    stage: Stage, measured: int | None
+) -> None:
+    participant = stage.participant().start()
+    trial = participant.get("/trial")["trial"]
+    participant.answer(trial, **({} if measured is None else {"rt_ms": measured}))
+    with stage.database.read() as db:
+        assert set(db.execute(select(models.Response.rt_ms)).scalars()) == {measured}
+        assert set(db.execute(select(models.AnalysisVote.rt_ms)).scalars()) == {measured}
+
+
+def test_a_person_has_one_live_session_however_often_they_come(database: Database, folders: Folders) -> None:
+    with open_stage(database, folders, definition(recruit={"source": "lab"})) as stage:
+        first = stage.participant().start(source="lab", external_id="P7")
+        before = first.get("/trial")
+        for _ in range(5):
+            again = stage.participant()
+            assert again.join(source="lab", external_id="P7")["state"] == "running"
+            assert again.token == first.token
+            assert again.get("/trial") == before
+        assert session_states(stage) == {"running": 1}
+
+
 def test_a_heartbeat_keeps_the_lease(stage: Stage) -> None:
     thinking, other = stage.participant().start(), stage.participant().start()
     trial = thinking.get("/trial")["trial"]
