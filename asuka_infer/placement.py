@@ -22,7 +22,7 @@ OFFLOAD_VARIABLE = "ASUKA_OFFLOAD"
 """1 lets a model's parts take turns on the GPU even where they would fit together: slower, a third of the memory."""
 
 TILING_VARIABLE = "ASUKA_TILING"
-"""1 encodes and decodes pictures larger than 512 px tile by tile: less memory, tones may differ a little from tile to tile."""
+"""1 encodes and decodes pictures larger than 512 px tile by tile: less memory, tones may differ a little by tile."""
 
 HEADROOM = 1.2
 """A GPU must have this much more than a method's measured peak, for the allocator's slack: our choice."""
