@@ -25,6 +25,7 @@ from asuka_infer.images import ImageError, Picture, encode_like, read_image, wri
 from asuka_infer.imported import ResultsError
 from asuka_infer.inpaint import DEFAULT_CONTEXT, Framing, Inpainted, inpaint
 from asuka_infer.inpainter import Inpainter
+from asuka_infer.metrics import cli as metrics
 from asuka_infer.provenance import xmp_packet
 from asuka_infer.request import LARGEST_SEED, Hole, RequestError
 from asuka_infer.settings import Knob, SettingsError, Value, knobs, parse_changes
@@ -295,7 +296,9 @@ def _tell_outcomes(outcomes: Sequence[Outcome], left_out: int) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="asuka_infer", description="Inpaint pictures with any method of the catalog.")
-    commands = parser.add_subparsers(required=True, metavar="methods|fetch|inpaint|batch|import-results")
+    commands = parser.add_subparsers(
+        required=True, metavar="methods|fetch|inpaint|batch|import-results|evaluate|holes|misato"
+    )
     listing = commands.add_parser("methods", help="list the methods, or one method and its settings")
     listing.add_argument("key", nargs="?", help="show this method and its settings")
     listing.add_argument("--json", action="store_true", help="for programs to read")
@@ -305,6 +308,7 @@ def _parser() -> argparse.ArgumentParser:
     fetching.set_defaults(run=_fetch)
     _add_inpaint(commands.add_parser("inpaint", help="fill the hole of one picture"))
     _add_import(commands.add_parser("import-results", help="bring results of other programs to the form of a batch"))
+    metrics.add_commands(commands)
     _add_batch(
         commands.add_parser(
             "batch",

@@ -1,1 +1,1 @@
-"""Numbers about results: (results, truths, holes) -> numbers. No printing."""
+"""Numbers about results: (results, truths, holes) -> numbers. Only `cli` prints."""
