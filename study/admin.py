@@ -47,7 +47,7 @@ from starlette.concurrency import run_in_threadpool
 from db.connections import DatabaseError
 from db.engine import Database
 from db.models import ExclusionEffect
-from study import audit, export, publication, quality
+from study import audit, export, publication, quality, signals
 from study.adapters import adapter_files
 from study.api import PAGE_HEADERS, PRIVATE, STATUS_OF_CODE, WEB_DIR, Clock, utc_microseconds
 from study.backup import BackupError, Backups
@@ -392,6 +392,7 @@ class _Admin:
                 "visibility": publication.visibility(db, row.id).value,
                 "cells": _cells(db, design),
                 "flow": asdict(quality.flow(db, row.id)),
+                "alarms": [alarm.sentence for alarm in signals.alarms(db, row.id, now=self._clock())],
                 "sessions_by_hour": _arrivals(db, row.id),
                 "audit": [asdict(entry) for entry in audit.entries(db, limit=20)],
                 "audit_rows": audit.verify_chain(db),

@@ -26,6 +26,7 @@ from study.definition import DefinitionError, json_schema, read_definition
 from study.design import DesignError, Designs
 from study.erasure import erase
 from study.journal import JournalError
+from study.payment import PaymentError, PaymentKeys, keys_folder, payments, payments_csv
 from study.preregistration import preregistration
 from study.preview import preview_page
 from study.service import Clocked, RefusedError
@@ -47,6 +48,7 @@ EXPECTED = (
     VerificationError,
     BackupError,
     JournalError,
+    PaymentError,
     SimulationError,
 )
 """Errors whose message is written for the person at the terminal."""
@@ -127,6 +129,7 @@ def _add_running(add: _Add) -> None:
             ("unblind", _unblind, "say which method is which, for good: only when closed, and written down"),
             ("status", _status, "how a study stands, as JSON"),
             ("export", _export, "write the answers; the same database gives the same bytes"),
+            ("payments", _payments, "whom to pay, with the platform's ids, as CSV; keep it off shared disks"),
             ("erase", _erase, "delete all that one session answered"),
         )
     }
@@ -138,6 +141,10 @@ def _add_running(add: _Add) -> None:
         "--out", type=Path, help="folder for all tables, or a .csv file for the votes alone; else votes to stdout"
     )
     added["export"].add_argument("--version", type=int, help="of the definition; else the one visitors see")
+    added["payments"].add_argument("--version", type=int, help="of the definition; else the one visitors see")
+    added["payments"].add_argument(
+        "--keys", type=Path, default=os.environ.get("ASUKA_PAYMENT_KEYS"), help="folder of keys, if not beside the file"
+    )
     added["erase"].add_argument("--session", required=True, help="the session's id, as exports show it")
     added["launch"].add_argument("--ephemeral", action="store_true", help="the answers may be lost at a restart")
 
@@ -257,6 +264,15 @@ def _export(given: argparse.Namespace) -> None:
     else:
         export.write_export(export.export_files(read, beside=adapter_files(read), commit=_commit()), given.out)
         print(f"wrote {votes} votes and all other tables to {given.out}")
+
+
+def _payments(given: argparse.Namespace) -> None:
+    folder = keys_folder(_database_url(given), given.keys)
+    if folder is None or not folder.is_dir():
+        raise PaymentError(f"There are no keys at {folder}; name the folder that the app keeps them in with --keys.")
+    with _readable(given) as database, database.read() as db:
+        version = export.find_launched(db, given.study, given.version)
+        print(payments_csv(payments(db, version, PaymentKeys(folder))), end="")
 
 
 def _erase(given: argparse.Namespace) -> None:

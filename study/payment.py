@@ -5,10 +5,12 @@ the database and in none of its copies. Deleting the file makes the ids unreadab
 """
 
 import base64
+import csv
+import io
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
 from db.base import Base
+from db.connections import parse_url, sqlite_path
 from db.models import ExclusionEffect, SessionState
 from db.queries import in_force
 from study.definition import definition_from
@@ -58,6 +61,22 @@ class Payment:
     state: SessionState
     code: str | None
     accepted: bool
+
+
+def keys_folder(url: str, named: Path | None = None) -> Path | None:
+    """Where the keys lie: as named, else beside a SQLite file; None on PostgreSQL without a name, and no ids are kept.
+
+    Args:
+        url: of the database.
+        named: the setting ASUKA_PAYMENT_KEYS; replicas must share the folder.
+    """
+    if named is not None:
+        return named
+    parsed = parse_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    path = sqlite_path(parsed)
+    return path.with_name(f"{path.name}.payment-keys")
 
 
 class PaymentKeys:
@@ -161,6 +180,19 @@ def payments(db: Session, version_id: int, keys: PaymentKeys) -> list[Payment]:
         Payment(row.public_id, _opened(keys, row), row.state, row.completion_code, row.id not in refused)
         for row in rows
     ]
+
+
+def payments_csv(found: Sequence[Payment]) -> str:
+    """Whom to pay as CSV text, one row per session, the platform's ids in columns of their own names."""
+    names = sorted({name for each in found for name in each.ids})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("session_id", "state", "code", "pay", *names))
+    for each in found:
+        pay = "yes" if each.accepted and each.state == SessionState.COMPLETED else "no"
+        ids = (each.ids.get(name, "") for name in names)
+        writer.writerow((each.session, each.state.value, each.code or "", pay, *ids))
+    return text.getvalue()
 
 
 def _opened(keys: PaymentKeys, row: object) -> Mapping[str, str]:

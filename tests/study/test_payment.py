@@ -1,6 +1,9 @@
 """Platform ids: readable to pay by, in one encrypted column and nowhere else, gone when their time is up."""
 
 import base64
+import csv
+import io
+import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -14,10 +17,11 @@ from db import models
 from db.base import Base
 from db.engine import Database
 from study import export, payment, quality, service
+from study.cli import main
 from study.codebook import TABLES
 from study.design import Designs
 from study.messages import JoinRequest
-from study.payment import DAY, PaymentError, PaymentKeys
+from study.payment import DAY, PaymentError, PaymentKeys, keys_folder
 from study.publication import close
 from study.service import Clocked
 from tests.study.stage import START, Folders, Stage, definition, open_stage, seeded_bytes
@@ -36,6 +40,22 @@ def paid(database: Database, folders: Folders, keys: PaymentKeys) -> Iterator[St
     study = definition(recruit=RECRUIT, privacy={"retention_days": 30})
     with open_stage(database, folders, study, payments=keys) as stage:
         yield stage
+
+
+@pytest.fixture
+def launched_prolific(tmp_path: Path, migrated_file: Path, folders: Folders) -> str:
+    """A SQLite address with a study that one person finished and one did not."""
+    url = f"sqlite:///{tmp_path / 'alone.sqlite'}"
+    shutil.copy(migrated_file, tmp_path / "alone.sqlite")
+    beside = keys_folder(url)
+    assert beside is not None
+    with (
+        Database.open(url) as database,
+        open_stage(database, folders, definition(recruit=RECRUIT), payments=PaymentKeys(beside)) as stage,
+    ):
+        stage.participant().start(link=link("anna")).answer_all()
+        stage.participant().start(link=link("ben"))
+    return url
 
 
 def link(person: str) -> dict[str, str]:
@@ -200,3 +220,22 @@ def test_a_dump_holds_peoples_ids_nowhere_and_every_one_can_be_paid(
     with paid.database.read() as db:
         for sealed in db.execute(select(models.PaymentLink.sealed)).scalars():
             assert b"synthetic" not in base64.b64decode(sealed)
+
+
+def test_whom_to_pay_is_told_in_the_terminal_as_a_table(
+    tmp_path: Path, launched_prolific: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["payments", "trial-run", "--database", launched_prolific]) == 0
+    table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(row["PROLIFIC_PID"], row["pay"], row["code"]) for row in table] == [
+        ("anna", "yes", "DONE1"),
+        ("ben", "no", ""),
+    ]
+    assert main(["payments", "trial-run", "--database", launched_prolific, "--keys", str(tmp_path / "elsewhere")]) == 2
+    assert "name the folder" in capsys.readouterr().err
+
+
+def test_keys_lie_beside_the_file_or_where_they_are_told() -> None:
+    assert keys_folder("sqlite:////srv/a/study.sqlite") == Path("/srv/a/study.sqlite.payment-keys")
+    assert keys_folder("postgresql://u:p@h/n") is None
+    assert keys_folder("postgresql://u:p@h/n", Path("/srv/keys")) == Path("/srv/keys")

@@ -263,7 +263,7 @@ def test_an_incomplete_session_is_judged_once_the_study_is_closed(judged: Stage)
     participant.answer(participant.get("/trial")["trial"], rt_ms=4000)
     assert apply_rules(judged) == 0
     close(judged.database, "trial-run", now=START)
-    assert apply_rules(judged) == 1
+    assert apply_rules(judged) == 0
     assert not verdicts(judged)[0].accept
 
 

@@ -170,7 +170,8 @@ function showProgress(section, found) {
   const { status } = found;
   const arrived = Object.values(status.sessions).reduce((sum, number) => sum + number, 0);
   const last = found.sessions_by_hour.at(-1);
-  fill(section, make("h2", {}, `${status.slug}, version ${status.version}`), facts({
+  const alarms = found.alarms.map((sentence) => make("p", { role: "alert" }, `⚠ ${sentence}`));
+  fill(section, make("h2", {}, `${status.slug}, version ${status.version}`), ...alarms, facts({
     Status: status.status,
     Arrived: arrived,
     ...Object.fromEntries(Object.entries(status.sessions).map(([state, number]) => [`Sessions ${state.replace("_", " ")}`, number])),
