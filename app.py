@@ -1,14 +1,18 @@
 """Puts the parts together: settings in, one web server out. Nothing imports this file."""
 
 import argparse
+import hashlib
 import importlib
 import importlib.util
+import json
 import os
 import socket
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,29 +27,42 @@ if importlib.util.find_spec("spaces"):
 import gradio as gr
 import pandas as pd
 import plotly.graph_objects as go
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import func, select
 
 import demo.tab
 import demo.texts
 from analysis import figures
 from analysis.load import load_votes
-from analysis.rates import Rate, selection_ratios, tie_counts, vote_counts
+from analysis.power import plan_of, simulate_power
+from analysis.rates import Rate, preference_rates, selection_ratios, tie_counts, vote_counts
 from analysis.votes import Votes
 from asuka_infer.batch import Choices, local_engine, pair_up, run_batch
 from asuka_infer.datasets.sample_pictures import SAMPLE_PICTURES
 from asuka_infer.datasets.sample_stimuli import write_sample_stimuli
-from db.connections import DatabaseError
+from db.connections import DatabaseError, parse_url, sqlite_path
 from db.engine import Database
 from db.migrate import migrate
+from db.models import Image
+from demo.endpoint import add_endpoint
 from demo.engine import DemoEngine
+from demo.examples import ExampleGallery
+from demo.offer import keep_offers
+from demo.selection import SAM_SOURCE, ClickSelect
+from study import remote_backup
+from study.admin import AdminError, Admission, Role, Surroundings, admin_router
 from study.api import router, utc_microseconds
+from study.backup import BackupError, Backups, refuse_ephemeral, restore_if_absent
 from study.definition import read_definition
 from study.ingest import ingest_study
-from study.publication import PublicationError, launch, status
+from study.journal import Journal
+from study.limits import Limits
+from study.payment import PaymentKeys, keys_folder
+from study.publication import PublicationError, launch, newest_version, status
 from study.results import StudyResults, study_results
 from study.service import RefusedError
-from study.tab import build_study_tab
+from study.tab import build_admin_tab, build_study_tab
 
 TITLE = "ASUKA inpainting"
 EXAMPLE = Path(__file__).parent / "study" / "examples" / "example.yaml"
@@ -63,6 +80,11 @@ SWEEP_EVERY_S, KEEP_UPLOADS_S = 3600, 86400
 EXAMPLE_WORKERS = 2
 """Processes that make the example study's pictures; the smallest machine we plan for has two cores."""
 
+POWER_SIMULATIONS = 50
+"""The admin page waits for them: a standard error of at most 7 points. `python -m analysis power` does more."""
+
+POWER_SHARES = (0.6, 0.65, 0.7)
+
 POLL_S = 1.0
 """How often the second tab looks whether the example study is ready."""
 
@@ -78,7 +100,41 @@ class AppSettings(BaseSettings):
     data_dir: Path = Path("var")
     study: str = Field(default="example", description="slug of the study in the second tab")
     example: bool = Field(default=True, description="build the example study when the second tab shows it")
+    gallery: bool = Field(default=True, description="prepare the demo's examples in the background")
+    offers: bool = Field(default=False, description="visitors may offer results to a study's pool of candidates")
     max_upload_mb: int = Field(default=50, gt=0)
+    sam: str = Field(default=SAM_SOURCE, description="SAM 2.1 for click-select: a folder or a hub id")
+
+    admin_owner: SecretStr = Field(default=SecretStr(""), description="password; none, no admin page")
+    admin_operator: SecretStr = SecretStr("")
+    admin_viewer: SecretStr = SecretStr("")
+    admin_secret: SecretStr = Field(default=SecretStr(""), description="signs cookies; the same for all replicas")
+    studies_dir: Path | None = Field(default=None, description="folders the admin page may make studies from")
+
+    backup: bool = Field(default=True, description="journal and copies of a SQLite database")
+    backup_dir: Path | None = Field(default=None, description="where; below the data folder by default")
+    backup_every_s: float = Field(default=300, gt=0)
+    backup_dataset: str = Field(default="", description="private Hugging Face dataset that mirrors the copies")
+    allow_ephemeral: bool = Field(default=False, description="the answers may be lost at a restart")
+    payment_keys: Path | None = None
+
+    answers_per_second: int = Field(default=2, ge=0)
+    answers_per_minute: int = Field(default=60, ge=0)
+    sessions_per_minute: int = Field(default=30, ge=0)
+    proxies: int = Field(default=0, ge=0, description="trusted proxies in front of the app")
+
+    def limits(self) -> Limits:
+        """How fast anybody may ask."""
+        return Limits(self.answers_per_second, self.answers_per_minute, self.sessions_per_minute, self.proxies)
+
+    def passwords(self) -> dict[Role, str]:
+        """Of the roles that have one."""
+        given: dict[Role, SecretStr] = {
+            "owner": self.admin_owner,
+            "operator": self.admin_operator,
+            "viewer": self.admin_viewer,
+        }
+        return {role: password.get_secret_value() for role, password in given.items() if password.get_secret_value()}
 
 
 class AppError(Exception):
@@ -96,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = _read_settings()
         _refuse_taken_port(parsed.host, parsed.port)
         serve(settings, only=parsed.only, host=parsed.host, port=parsed.port)
-    except (AppError, DatabaseError) as error:
+    except (AppError, AdminError, BackupError, DatabaseError, remote_backup.RemoteBackupError) as error:
         print(f"app: {error}", file=sys.stderr)
         return BAD_INPUT
     return 0
@@ -106,15 +162,106 @@ def serve(settings: AppSettings, *, only: Part | None, host: str, port: int) -> 
     """Migrate, build the pages and serve them; returns when interrupted."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     if only == "demo":
-        _launch(_build_page(settings, None, None), None, settings, host, port)
+        _launch(_build_page(settings, None, None), [], settings, host, port)
         return
-    migrate(settings.database_url)
-    print(f"Database ready: {_without_password(settings.database_url)}", flush=True)
-    with Database.open(settings.database_url) as database:
+    with _open_database(settings) as (database, backups):
         preparation = Preparation()
         _start_preparing(settings, database, preparation)
         page = _build_page(settings, database, preparation, with_demo=only is None)
-        _launch(page, database, settings, host, port)
+        _launch(page, _routes(settings, database, backups), settings, host, port)
+
+
+# ------------------------------------------------------------------------------------------ the database
+
+
+@contextmanager
+def _open_database(settings: AppSettings) -> Generator[tuple[Database, Backups | None], None, None]:
+    """Restored if it was lost, migrated, and with a second record and copies where it is a file of our own."""
+    url, folder = settings.database_url, _backup_folder(settings)
+    remote = remote_backup.hub_mirror(settings.backup_dataset) if settings.backup_dataset else None
+    if folder is not None:
+        restored = restore_if_absent(folder, url, remote)
+        if restored is not None:
+            print(f"Database restored from {restored.snapshot.path} and the journal", flush=True)
+    migrate(url)
+    print(f"Database ready: {_without_password(url)}", flush=True)
+    with ExitStack() as stack:
+        if folder is None:
+            yield stack.enter_context(Database.open(url)), None
+            return
+        journal = Journal(folder)
+        stack.callback(journal.close)
+        database = stack.enter_context(Database.open(url, follower=journal))
+        backups = Backups(url, folder, every_s=settings.backup_every_s, remote=remote)
+        backups.start()
+        stack.callback(backups.stop)
+        yield database, backups
+
+
+def _backup_folder(settings: AppSettings) -> Path | None:
+    """One folder per database file, so that no copy of one is ever taken for another's; None where nothing is kept."""
+    url = parse_url(settings.database_url)
+    if not settings.backup or url.get_backend_name() != "sqlite":
+        return None
+    path = sqlite_path(url).absolute()
+    mark = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+    return (settings.backup_dir or settings.data_dir / "backups") / f"{path.stem}-{mark}"
+
+
+def _routes(settings: AppSettings, database: Database, backups: Backups | None) -> list[Any]:
+    """The participants' routes and, where a password is set, the researcher's."""
+    folder = keys_folder(settings.database_url, settings.payment_keys)
+    payments = None if folder is None else PaymentKeys(folder)
+    routes: list[Any] = []
+    if settings.passwords():
+        secret = settings.admin_secret.get_secret_value().encode()
+        admission = Admission(settings.passwords(), secret) if secret else Admission(settings.passwords())
+        around = Surroundings(
+            backups=backups,
+            refuse_launch=partial(
+                refuse_ephemeral,
+                settings.database_url,
+                allowed=settings.allow_ephemeral,
+                remote=bool(settings.backup_dataset),
+            ),
+            studies_dir=settings.studies_dir,
+            planning={"power": partial(_power_table, database)},
+            outcomes={"rates": partial(_outcome_table, settings.database_url)},
+        )
+        # Before the participants' routes, whose page takes any other word after /study/.
+        routes += admin_router(database, admission, around).routes
+    return [*routes, *router(database, limits=settings.limits(), payments=payments).routes]
+
+
+def _power_table(database: Database, slug: str) -> Mapping[str, Any]:
+    """For the admin page: what the study as designed would find."""
+    with database.read() as session:
+        version = newest_version(session, slug)
+        images = session.scalar(select(func.count()).where(Image.version_id == version.id))
+        plan = plan_of(json.loads(version.spec_json), images)
+    found = [simulate_power(plan, share, simulations=POWER_SIMULATIONS) for share in POWER_SHARES]
+    rows = [
+        [f"{each.share:.0%}", f"{each.power:.0%}", f"{each.any_power:.0%}", f"{100 * each.interval_width:.1f} points"]
+        for each in found
+    ]
+    return {
+        "title": "What this design would find",
+        "columns": ["true preference", "power, one comparison", "power, any", "width of a 95 % interval"],
+        "rows": rows,
+        "note": f"{POWER_SIMULATIONS} simulated studies each, two-way clustered tests, Holm over {plan.tests} tests.",
+    }
+
+
+def _outcome_table(url: str, slug: str) -> Mapping[str, Any]:
+    """For the admin page, once results may be seen: rates with the headline intervals."""
+    votes = load_votes(url, slug)
+    table = _rate_table(preference_rates(votes) if votes.is_pairwise else selection_ratios(votes))
+    return {
+        "title": "Preference rates" if votes.is_pairwise else "Selection ratios",
+        "columns": list(table.columns),
+        "rows": table.astype(str).to_numpy().tolist(),
+        "note": "Intervals are clustered by people and by images.",
+    }
 
 
 # ------------------------------------------------------------------------------------------ the example study
@@ -200,13 +347,32 @@ def _build_page(
     with gr.Blocks(title=TITLE, delete_cache=(SWEEP_EVERY_S, KEEP_UPLOADS_S)) as page, gr.Tabs():
         if with_demo:
             with gr.Tab("Inpaint", id="inpaint"):
-                demo.tab.build_demo_tab(DemoEngine(SAMPLE_PICTURES), max_megabytes=settings.max_upload_mb)
+                _build_demo(settings)
         if database is not None and preparation is not None:
             with gr.Tab("Study", id="study") as study_tab:
                 _build_study(settings, preparation, study_tab)
             with gr.Tab("Results", id="results") as results_tab:
                 _build_results(settings, database, results_tab)
+            if settings.passwords():
+                with gr.Tab("Administration", id="administration"):
+                    build_admin_tab()
     return page
+
+
+def _build_demo(settings: AppSettings) -> None:
+    """The first tab and the function for programs, which share one engine."""
+    engine = DemoEngine(SAMPLE_PICTURES)
+    gallery = ExampleGallery(engine, settings.data_dir / "examples") if settings.gallery else None
+    if gallery is not None:
+        gallery.prepare_in_background()
+    demo.tab.build_demo_tab(
+        engine,
+        max_megabytes=settings.max_upload_mb,
+        select=ClickSelect(settings.sam),
+        offer=keep_offers(settings.data_dir / "offers") if settings.offers else None,
+        gallery=gallery,
+    )
+    add_endpoint(engine)
 
 
 def _build_study(settings: AppSettings, preparation: Preparation, tab: gr.Tab) -> None:
@@ -332,8 +498,7 @@ def _interval(rate: Rate) -> str:
 # ------------------------------------------------------------------------------------------ the server
 
 
-def _launch(page: gr.Blocks, database: Database | None, settings: AppSettings, host: str, port: int) -> None:
-    routes = [] if database is None else router(database).routes
+def _launch(page: gr.Blocks, routes: Sequence[Any], settings: AppSettings, host: str, port: int) -> None:
     page.queue(max_size=LONGEST_QUEUE, default_concurrency_limit=1)
     page.launch(
         server_name=host,
@@ -347,7 +512,7 @@ def _launch(page: gr.Blocks, database: Database | None, settings: AppSettings, h
         max_file_size=f"{settings.max_upload_mb}mb",
         css=demo.tab.CSS,
         i18n=demo.texts.interface,
-        app_kwargs={"routes": routes, "docs_url": None, "redoc_url": None, "openapi_url": None},
+        app_kwargs={"routes": list(routes), "docs_url": None, "redoc_url": None, "openapi_url": None},
     )
     print(f"Serving on http://{host}:{port} (stop with Ctrl+C)", flush=True)
     page.block_thread()

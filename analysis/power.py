@@ -197,12 +197,17 @@ def read_plan(source: Path, images: int | None = None) -> Plan:
     if not isinstance(definition, Mapping) or not isinstance(definition.get("methods"), Sequence):
         raise DesignError(f"{source} is no study definition: it has no list of methods.")
     try:
-        return _plan(definition, images)
+        return plan_of(definition, images)
     except (KeyError, TypeError, ValueError) as problem:
         raise DesignError(f"{source} does not describe a study's size ({problem!r}); validate it first.") from problem
 
 
-def _plan(definition: Mapping[str, Any], images: int | None) -> Plan:
+def plan_of(definition: Mapping[str, Any], images: int | None = None) -> Plan:
+    """The plan in a validated study definition; `images` is for one that leaves their number to the results at hand.
+
+    Raises:
+        DesignError: when neither says how many images there are.
+    """
     methods = [str(method["key"]) for method in definition["methods"]]
     targets = [str(m["key"]) for m in definition["methods"] if m.get("role") == "target"]
     target = targets[0] if targets and definition.get("contrasts", "target_vs_each") == "target_vs_each" else None
