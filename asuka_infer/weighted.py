@@ -11,7 +11,7 @@ from asuka_infer.compositing import exact
 from asuka_infer.geometry import Box, Fit, crop
 from asuka_infer.holes import resize
 from asuka_infer.inpainter import SILENT, Watch
-from asuka_infer.request import InpaintRequest, InpaintResult, RgbImage
+from asuka_infer.request import Hole, InpaintRequest, InpaintResult, RgbImage
 from asuka_infer.settings import Settings, WorkingSize, change
 from asuka_infer.watching import Unfitted
 from asuka_infer.weights import sha256_of
@@ -49,6 +49,7 @@ class Weighted(Generic[M, S]):
         files: the weight files by the names they have in records.
         sizes: what sizes the model handles under given settings.
         settings: the method's knobs.
+        imagine: what the model imagines before any step, for methods that can show it.
     """
 
     fill: WeightedFill[M, S]
@@ -56,6 +57,7 @@ class Weighted(Generic[M, S]):
     files: Mapping[str, Path]
     sizes: Callable[[S], WorkingSize]
     settings: S
+    imagine: Callable[[M, InpaintRequest, S], Mapping[str, RgbImage]] | None = None
 
     @property
     def working_size(self) -> WorkingSize:
@@ -69,18 +71,30 @@ class Weighted(Generic[M, S]):
 
     def __call__(self, request: InpaintRequest, watch: Watch = SILENT) -> InpaintResult:
         """Fill the hole; any size is scaled evenly and padded to one the model handles, and brought back."""
-        size = self.working_size
-        fit = Fit.to_multiple(request.size, size.multiple, longest=size.largest, shortest=size.smallest)
-        image, hole = fit.apply(request.image, request.hole)
-        if hole.all():
-            # Known specks finer than the model's pixels: a cell that holds one must do.
-            hole = crop(~resize(~request.hole, fit.scaled), Box(0, 0, *fit.target))
+        fit, image, hole = self._fitted(request)
         if not hole.any():
             watch.step(1, 1)
             return InpaintResult(exact(request.image, fit.undo(image), request.hole))
         filled = self.fill(self.model, InpaintRequest(image, hole, request.seed), self.settings, Unfitted(watch, fit))
         picture = exact(request.image, fit.undo(filled.image), request.hole)
         return InpaintResult(picture, MappingProxyType(dict(filled.previews)))
+
+    def prior_preview(self, request: InpaintRequest) -> Mapping[str, RgbImage]:
+        """What the model imagines under the present settings, before any step; empty when it has nothing to show."""
+        _fit, image, hole = self._fitted(request)
+        if self.imagine is None or not hole.any():
+            return NO_PREVIEWS
+        return self.imagine(self.model, InpaintRequest(image, hole, request.seed), self.settings)
+
+    def _fitted(self, request: InpaintRequest) -> tuple[Fit, RgbImage, Hole]:
+        """The request at a size the model handles, and the way back."""
+        size = self.working_size
+        fit = Fit.to_multiple(request.size, size.multiple, longest=size.largest, shortest=size.smallest)
+        image, hole = fit.apply(request.image, request.hole)
+        if hole.all():
+            # Known specks finer than the model's pixels: a cell that holds one must do.
+            hole = crop(~resize(~request.hole, fit.scaled), Box(0, 0, *fit.target))
+        return fit, image, hole
 
     def with_settings(self, **changes: Any) -> Self:
         """The same weights with some settings changed."""

@@ -70,7 +70,7 @@ def asuka_sd(folder: Path) -> Weighted[AsukaInpaintPipeline, AsukaSettings]:
     pipeline = load_backbone(folder)
     if pipeline.prior is None or pipeline.alignment is None:
         raise WeightsError(f"{folder} has no prior or no alignment, so it is no ASUKA; use what save_pretrained wrote.")
-    return Weighted(_fill_sd, pipeline, pipeline_files(folder), sizes, AsukaSettings())
+    return Weighted(_fill_sd, pipeline, pipeline_files(folder), sizes, AsukaSettings(), _imagine)
 
 
 def asuka_flux(release: Path, base: Path) -> Weighted[AsukaFluxFillPipeline, AsukaFluxSettings]:
@@ -91,7 +91,7 @@ def asuka_flux(release: Path, base: Path) -> Weighted[AsukaFluxFillPipeline, Asu
         folder = release / "ckpt" if (release / "ckpt").is_dir() else release
         pipeline = _assemble(folder, base, placement.dtype)
         files = {name: folder / name for name in RELEASE_FILES} | weight_files(base, "transformer")
-    return Weighted(_fill_flux, settle(pipeline, placement), files, flux_sizes, AsukaFluxSettings())
+    return Weighted(_fill_flux, settle(pipeline, placement), files, flux_sizes, AsukaFluxSettings(), _imagine)
 
 
 def _assemble(release: Path, base: Path, dtype: torch.dtype) -> AsukaFluxFillPipeline:
@@ -139,6 +139,12 @@ def _fill_flux(
     )
     image = to_uint8(done.images[0].float().cpu().numpy())
     return Filled(image, _prior_preview(pipeline.prior, request, seen))
+
+
+def _imagine(
+    pipeline: AsukaInpaintPipeline | AsukaFluxFillPipeline, request: InpaintRequest, settings: PriorSettings
+) -> dict[str, RgbImage]:
+    return _prior_preview(pipeline.prior, request, _prior_image(settings))
 
 
 def _prior_image(settings: PriorSettings) -> Tensor | None:

@@ -15,6 +15,7 @@ from asuka_infer.inpaint import Framing, inpaint
 from asuka_infer.inpainter import Cancelled, Inpainter
 from asuka_infer.request import Hole, InpaintRequest, RgbImage
 from asuka_infer.settings import SettingsError, as_json, knobs
+from asuka_infer.weighted import Weighted
 
 DIFFUSION = [
     "asuka-sd15", "asuka-flux", "sd15", "sd15-text", "sd15-prompt", "sd15-repaint", "sd15-asymmetric", "sd2", "sdxl",
@@ -72,6 +73,18 @@ def test_it_is_ready_keeps_known_pixels_and_repeats_itself(key: str) -> None:
     assert watch.steps == [(step, watch.steps[0][1]) for step in range(1, watch.steps[0][1] + 1)]
     assert all(shown.shape == image.shape and np.array_equal(shown[~hole], image[~hole]) for shown in watch.pictures)
     assert ("prior" in done.previews) == key.startswith("asuka")
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key.startswith("asuka")])
+def test_asuka_shows_its_prior_before_any_step_and_under_another_picture(key: str) -> None:
+    asked = InpaintRequest(photo(), hole_in(), 4)
+    method = loaded(key)
+    assert isinstance(method, Weighted)
+    assert np.array_equal(method.prior_preview(asked)["prior"], method(asked).previews["prior"])
+    blue = method.with_settings(prior="colour", prior_colour="#0000ff")
+    seen = blue.prior_preview(asked)["prior"]
+    assert not np.array_equal(seen, method.prior_preview(asked)["prior"])
+    assert np.array_equal(seen, blue(asked).previews["prior"])
 
 
 @pytest.mark.parametrize("key", DIFFUSION)
