@@ -370,7 +370,7 @@ def _add_shared(parser: argparse.ArgumentParser, *, tiles: bool) -> None:
         "--tiles",
         action=argparse.BooleanOptionalAction,
         default=tiles,
-        help="fill a hole larger than the method's working size once more at full resolution, tile by tile "
+        help="let diffusion methods fill a hole larger than their working size once more at full resolution "
         f"(default: {'yes' if tiles else 'no'})",
     )
     parser.add_argument(

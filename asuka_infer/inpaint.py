@@ -69,7 +69,8 @@ class Framing:
         context: known surroundings on every side of a hole, as a share of the hole's longer side; None shows the
             method the whole picture.
         tiles: whether a hole larger than the method's working size is filled once more at full resolution, tile by
-            tile, led by the first fill (`asuka_infer.tiled`). Without, it is one fill scaled up, as in the papers.
+            tile, led by the first fill (`asuka_infer.tiled`), by methods that can go on from their own fills. Else it
+            is one fill scaled up, as in the papers.
 
     Raises:
         RequestError: for a negative or endless context.
@@ -194,7 +195,7 @@ def _fill_frames(
     for count, box in enumerate(boxes):
         part = _PartWatch(watch, count, len(boxes), filled, request.hole, box)
         frame = InpaintRequest(crop(request.image, box), crop(request.hole, box), (request.seed + count) % _SEED_COUNT)
-        in_tiles = framing.tiles and is_larger(frame.hole, sizes.largest)
+        in_tiles = framing.tiles and sizes.continues and is_larger(frame.hole, sizes.largest)
         patch, seen = (_fill_in_tiles if in_tiles else _fill_frame)(method, frame, sizes, part)
         filled = paste(filled, patch, box)
         previews |= {name if count == 0 else f"{name} {count + 1}": shown for name, shown in seen.items()}

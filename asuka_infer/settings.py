@@ -160,11 +160,15 @@ class WorkingSize:
         largest: longest side in pixels; larger crops are scaled down and the fill scaled back up.
         multiple: both sides are padded to a multiple of this.
         smallest: crops around a hole are at least this long where the picture allows it.
+        continues: whether the method may go on from its own fills, so that a larger hole can be filled in tiles
+            (`asuka_infer.tiled`). Not those that copy pixels: copies of copies fade to a smear (seen with
+            nearest-neighbour on gravel and grass), so theirs is the one look at the whole, scaled up.
     """
 
     largest: int
     multiple: int = 1
     smallest: int = 1
+    continues: bool = False
 
 
 @runtime_checkable

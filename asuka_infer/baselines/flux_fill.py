@@ -58,7 +58,7 @@ def flux_fill(folder: Path) -> Weighted[FluxFillPipeline, FluxFillSettings]:
 
 def flux_sizes(settings: FillSettings) -> WorkingSize:
     """Crops of about a megapixel."""
-    return WorkingSize(settings.largest_side, MULTIPLE, min(SMALLEST_SIDE, settings.largest_side))
+    return WorkingSize(settings.largest_side, MULTIPLE, min(SMALLEST_SIDE, settings.largest_side), continues=True)
 
 
 def with_own_scheduler(pipeline: Any) -> Any:

@@ -68,7 +68,7 @@ def sdxl(folder: Path) -> Weighted[StableDiffusionXLInpaintPipeline, SdxlSetting
 
 
 def _sizes(settings: SdxlSettings) -> WorkingSize:
-    return WorkingSize(settings.largest_side, MULTIPLE, min(TRAINED_SIDE, settings.largest_side))
+    return WorkingSize(settings.largest_side, MULTIPLE, min(TRAINED_SIDE, settings.largest_side), continues=True)
 
 
 @torch.no_grad()

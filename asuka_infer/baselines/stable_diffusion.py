@@ -174,7 +174,7 @@ def read_prompt(path: Path, *, width: int) -> Tensor:
 
 def sizes(settings: FillSettings) -> WorkingSize:
     """Crops of the side the models were trained on."""
-    return WorkingSize(settings.largest_side, MULTIPLE, min(TRAINED_SIDE, settings.largest_side))
+    return WorkingSize(settings.largest_side, MULTIPLE, min(TRAINED_SIDE, settings.largest_side), continues=True)
 
 
 def parts_of(pipeline: AsukaInpaintPipeline) -> dict[str, Any]:
