@@ -225,6 +225,37 @@ def test_a_practice_answer_sent_twice_gets_its_result_twice(tested: Stage) -> No
     assert replies[0]["practice"]
 
 
+def test_a_whole_tested_session_tells_no_kind_no_variant_and_no_answer(tested: Stage) -> None:
+    """Everything a browser hears, byte by byte; only after a practice trial it hears what was right."""
+    heard: list[tuple[str, bytes]] = []
+
+    def listen(response: Any) -> None:
+        response.read()
+        heard.append((str(response.url), response.content))
+
+    tested.client.event_hooks["response"] = [listen]
+    participant = tested.participant().start_practice()
+    reply = participant.get("/trial")
+    lengths: list[set[int]] = []
+    while trial := reply["trial"]:
+        pictures = [participant.picture(each["token"]) for each in (trial["input"], *trial["candidates"])]
+        lengths.append({len(picture.content) for picture in pictures})
+        assert len({tuple(picture.headers.raw) for picture in pictures}) == 1
+        reply = participant.answer(trial)
+    assert {len(each) for each in lengths} == {1}
+    with tested.database.read() as db:
+        secrets = set(db.execute(select(models.Rendition.variant)).scalars()) - {""}
+        secrets |= set(db.execute(select(models.Rendition.pixel_sha256)).scalars())
+        secrets |= set(db.execute(select(models.Method.key)).scalars())
+    secrets |= {'"gold', '"repeat', '"real"', '"kind"', "gold_position", "repeat_of"}
+    for address, content in heard:
+        assert [secret for secret in secrets if secret.encode() in content] == [], address
+        if address.endswith("/answer"):
+            assert (b'"practice":null' in content) or (b'"correct":' in content)
+    told = [content for address, content in heard if address.endswith("/answer") and b'"correct":' in content]
+    assert len(told) == 2
+
+
 def test_a_repeat_asks_the_same_with_the_candidates_in_reverse(tested: Stage) -> None:
     walk(tested, tested.participant().start_practice(), right=True)
     trials = {trial.id: trial for trial in trials_of(tested)}

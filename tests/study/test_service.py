@@ -165,6 +165,29 @@ def test_the_study_drains_to_exactly_its_target_when_enough_people_are_through(
         verify(stage)
 
 
+def test_a_third_dropping_out_leaves_a_drained_study_exactly_balanced(database: Database, folders: Folders) -> None:
+    """Every third leaves somewhere and never comes back; what they held is refilled once their lease is over."""
+    study = definition(target={"per_cell": 4, "participants": 10}, plan={"real": 8})
+    with open_stage(database, folders, study) as stage:
+        for number in range(40):
+            participant = stage.participant().start()
+            reply = participant.get("/trial")
+            answers = number % 8 if number % 3 == 0 else 8
+            while reply["state"] == "running" and answers:
+                reply = participant.answer(reply["trial"])
+                answers -= 1
+            with database.read() as db:
+                cells = db.execute(select(models.Cell.n_valid)).scalars().all()
+            if min(cells) >= 2:
+                break
+            stage.clock.pass_seconds(200)
+        primary = [min(valid, 2) for valid in cells]  # the first two answers of every cell: four per image and pair
+        assert set(primary) == {2}
+        assert sum(cells) / sum(primary) - 1 <= 0.30
+        assert session_states(stage)["abandoned"] / session_states(stage).total() > 0.2
+        verify(stage)
+
+
 def test_in_a_draining_study_a_refilled_trial_is_void_and_its_late_answer_evidence(
     database: Database, folders: Folders
 ) -> None:
