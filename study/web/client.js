@@ -37,34 +37,24 @@ export class Client {
 			headers: { ...(body && { "Content-Type": "application/json" }), ...headers },
 			body: body && JSON.stringify(body),
 		});
-		const text = await reply.text().catch(unreachable);
-		if (!text) return null;
-		try {
-			return JSON.parse(text);
-		} catch (error) {
-			return unreachable(error);
-		}
+		return reply.status === 204 ? null : reply.json().catch(unreachable);
 	}
 
 	/** A picture's bytes; its address is worth nothing without the session's token. */
 	async blob(path) {
-		const reply = await this.#fetch(path, { method: "GET" });
-		return reply.blob().catch(unreachable);
+		return (await this.#fetch(path, {})).blob().catch(unreachable);
 	}
 
 	/** Events may be lost; answers never go this way. */
 	beacon(events) {
-		const body = JSON.stringify({ events, token: this.token });
-		return navigator.sendBeacon(`${this.base}api/v1/events`, body);
+		return navigator.sendBeacon(`${this.base}api/v1/events`, JSON.stringify({ events, token: this.token }));
 	}
 
 	async #fetch(path, { headers, ...rest }) {
-		const authorised = this.token ? { Authorization: `Bearer ${this.token}` } : {};
 		const reply = await fetch(this.base + path, {
 			...rest,
-			headers: { ...headers, ...authorised },
+			headers: { ...headers, ...(this.token && { Authorization: `Bearer ${this.token}` }) },
 			cache: "no-store",
-			credentials: "same-origin",
 			signal: AbortSignal.timeout(PATIENCE_MS),
 		}).catch(unreachable);
 		if (reply.ok) return reply;
@@ -88,7 +78,7 @@ export async function persist(attempt, report) {
 			return await attempt();
 		} catch (error) {
 			if (!(error instanceof UnreachableError)) throw error;
-			await countdown(WAITS_S[Math.min(tries, WAITS_S.length - 1)], report);
+			await countdown(WAITS_S[tries] ?? WAITS_S.at(-1), report);
 			report(0, () => {});
 		}
 	}
@@ -103,13 +93,21 @@ function countdown(seconds, report) {
 			resolve();
 		};
 		const timer = setInterval(() => {
-			left -= 1;
-			if (left > 0) report(left, done);
+			if (--left > 0) report(left, done);
 			else done();
 		}, 1000);
 		addEventListener("online", done);
 		report(left, done);
 	});
+}
+
+/** The number whose SHA-256 after a challenge begins with `bits` zero bits. */
+export async function work(client, bits) {
+	const { challenge } = await client.get("challenge");
+	for (let answer = 0; ; answer += 1) {
+		const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(`${challenge}:${answer}`));
+		if (new DataView(hash).getUint32() < 2 ** (32 - bits)) return { challenge, answer };
+	}
 }
 
 /** A value kept on this device, null when there is none or storage is blocked. */

@@ -1,6 +1,6 @@
 // The participant's page: consent, instructions, trials, the end.
 
-import { Client, Memory, persist, store, stored } from "./client.js";
+import { Client, Memory, persist, store, stored, work } from "./client.js";
 import { ask, button, h } from "./elements.js";
 import { loadPictures, Stage } from "./stage.js";
 import { chooseLocale, loadTexts, localised } from "./texts.js";
@@ -117,7 +117,7 @@ class Visit {
 	}
 
 	#recruited() {
-		const link = LINK.filter((name) => this.query.get(name)).map((name) => [name, this.query.get(name)]);
+		const link = [...this.query].filter(([name, value]) => value && LINK.includes(name));
 		return link.length ? { link: Object.fromEntries(link) } : null;
 	}
 
@@ -233,7 +233,9 @@ class Visit {
 	}
 
 	async #join() {
-		const wish = { study: this.study.slug, locale: this.locale, ...(this.#recruited() ?? {}) };
+		const wish = { study: this.study.slug, locale: this.locale, ...this.#recruited() };
+		const bits = this.study.proof_of_work;
+		if (bits) wish.proof = await work(this.client, bits).catch(() => null); // who cannot may take part
 		const joined = await this.#post("sessions", wish);
 		this.client.token = joined.token;
 		const kept = this.memory.read();
@@ -506,8 +508,8 @@ class Visit {
 	async #submit() {
 		const { current } = this;
 		this.stage.calm();
-		this.#countHidden();
-		this.#countZoomed();
+		this.#count("hidden");
+		this.#count("zoomed");
 		clearTimeout(this.reminder);
 		this.durations.push((clock() - current.shownAt) / 1000);
 		const pending = { trial: current.trial.id, key: current.key, responses: responses(current) };
@@ -895,13 +897,10 @@ class Visit {
 	#checkRoom() {
 		const { min_css_width: width, min_css_height: height } = this.study.screen;
 		const fits = innerWidth >= width && innerHeight >= height;
-		if (fits || !this.desk?.isConnected) {
-			this.room?.remove();
-			return;
-		}
+		this.room?.remove();
+		if (fits || !this.desk?.isConnected) return;
 		const { say } = this;
 		const text = say("small_text", { needed: `${width} × ${height}`, actual: `${innerWidth} × ${innerHeight}` });
-		this.room?.remove();
 		this.room = h("div", { class: "room", role: "alert" }, h("h1", {}, say("small_title")), h("p", {}, text));
 		this.place.append(this.room);
 	}
@@ -928,9 +927,7 @@ class Visit {
 		});
 		on(window, "pagehide", () => this.#sendEvents(true));
 		for (const type of ["pointerdown", "pointermove", "keydown"]) {
-			on(document, type, () => {
-				this.lastActive = clock();
-			});
+			on(document, type, () => (this.lastActive = clock()));
 		}
 		const timers = [setInterval(() => this.#heartbeat(), HEARTBEAT_MS), setInterval(() => this.#sendEvents(false), EVENTS_MS)];
 		signal.addEventListener("abort", () => timers.forEach(clearInterval));
@@ -952,29 +949,21 @@ class Visit {
 		if (document.hidden) {
 			this.#sendEvents(true);
 			if (this.current) this.current.hiddenAt = clock();
-		} else this.#countHidden();
+		} else this.#count("hidden");
 	}
 
-	#countHidden() {
-		if (!this.current?.hiddenAt) return;
-		this.current.hidden += clock() - this.current.hiddenAt;
-		this.current.hiddenAt = null;
-	}
-
-	#countZoomed() {
-		if (!this.current?.zoomedAt) return;
-		this.current.zoomed += clock() - this.current.zoomedAt;
-		this.current.zoomedAt = null;
+	#count(what) {
+		const since = this.current?.[`${what}At`];
+		if (!since) return;
+		this.current[what] += clock() - since;
+		this.current[`${what}At`] = null;
 	}
 
 	#looked(type, value) {
 		if (!this.current) return;
-		if (type === "flipped") {
-			this.current.flips += 1;
-			return;
-		}
+		if (type === "flipped") return void (this.current.flips += 1);
 		if (type === "zoom") {
-			if (value === "fit") this.#countZoomed();
+			if (value === "fit") this.#count("zoomed");
 			else this.current.zoomedAt ??= clock();
 			// A pinch is hundreds of steps; the last of them says it.
 			if (this.events.at(-1)?.type === "zoom") this.events.pop();
@@ -1041,13 +1030,11 @@ function painted() {
 
 /** Not crypto.randomUUID: browsers hide that from pages served without TLS. */
 function randomKey() {
-	return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+	return crypto.getRandomValues(new Uint32Array(4)).join("-");
 }
 
 function median(values, otherwise) {
-	if (!values.length) return otherwise;
-	const sorted = [...values].sort((a, b) => a - b);
-	return sorted[Math.floor(sorted.length / 2)];
+	return [...values].sort((a, b) => a - b)[values.length >> 1] ?? otherwise;
 }
 
 function paragraphs(text) {
