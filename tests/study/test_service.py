@@ -1,6 +1,7 @@
 """Leases, coming back, draining, closing, leaving: what happens to trials and counts when people do as people do."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -169,6 +170,7 @@ def test_a_third_dropping_out_leaves_a_drained_study_exactly_balanced(database: 
     """Every third leaves somewhere and never comes back; what they held is refilled once their lease is over."""
     study = definition(target={"per_cell": 4, "participants": 10}, plan={"real": 8})
     with open_stage(database, folders, study) as stage:
+        cells: Sequence[int] = ()
         for number in range(40):
             participant = stage.participant().start()
             reply = participant.get("/trial")
