@@ -128,3 +128,18 @@ def test_a_border_that_cannot_be_is_explained_and_the_photo_stays(visit: OpenPag
     visitor.page.wait_for_selector(".mp-message.shown")
     assert "'lots' is no amount" in visitor.page.inner_text(".mp-message")
     assert np.array_equal(visitor.hole(), painted)
+
+
+def test_a_transparent_photo_stays_transparent_but_for_the_hole(visit: OpenPage, tmp_path: Path) -> None:
+    pixels = np.dstack([photo(300, 200), np.tile(np.linspace(1, 254, 300).astype(np.uint8), (200, 1))])
+    visitor = visit()
+    visitor.open(save(pixels, tmp_path / "glass.png"))
+    visitor.choose_methods("Telea")
+    visitor.drag((100, 60), (180, 120))
+    hole = visitor.hole()
+    visitor.run()
+    with Image.open(visitor.download(tmp_path)) as result:
+        assert result.mode == "RGBA"
+        after = np.array(result)
+    assert np.array_equal(after[~hole], pixels[~hole])
+    assert (after[hole][:, 3] == 255).all()
