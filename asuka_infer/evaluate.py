@@ -190,7 +190,8 @@ def _measure(
     keys: dict[tuple[str, str], tuple[str, str]] = {}
     problems: dict[str, str] = {}
     tasks = _tasks(gathered, choices, store, keys, step)
-    for answer in spread(measure_task, tasks, engine=choices.engine, workers=choices.workers):
+    gpus = 0 if choices.device == "cpu" else 1
+    for answer in spread(measure_task, tasks, engine=choices.engine, workers=choices.workers, gpus=gpus):
         store.keep(answer.scores, answer.features)
         problems |= answer.problems
         step(answer.done)

@@ -29,6 +29,9 @@ from asuka_infer.weights import sha256_of
 VERSION = 1
 """Raised whenever a number changes its meaning, so that no earlier one is taken from the store."""
 
+CPU_PASS = 1
+"""Pictures per pass on a CPU: its cores are busy with one, and no sum depends on another picture."""
+
 GPU_PASS = 32
 """Pictures per pass on a GPU, filled up by repeating the last (our choice; memory stays below 4 GB at 512 px)."""
 
@@ -266,7 +269,7 @@ def _embedded(network: Any, pictures: Sequence[RgbImage], device: str) -> Vector
 @torch.inference_mode()
 def _in_passes(number: Callable[..., Tensor], device: str, *sides: Sequence[RgbImage]) -> list[Any]:
     """A network's answer for each picture (or pair), in passes of a size that never varies."""
-    most = 1 if device == "cpu" else GPU_PASS
+    most = CPU_PASS if device == "cpu" else GPU_PASS
     told: list[Any] = []
     start = 0
     while start < len(sides[0]):

@@ -8,9 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from asuka_infer.images import write_atomically
 from asuka_infer.metrics.scoreboard import ALL, Cell, Collected, Measure, Row, Scoreboard
@@ -37,26 +36,28 @@ def write_scores(
     collected: Mapping[str, Collected], pictures: Sequence[str], domains: Sequence[str], board: Scoreboard, out: Path
 ) -> Path:
     """`SCORES_FILE`: method, image, metric, value, domain; image is empty for metrics of the whole set."""
-    columns: dict[str, list[Any]] = {"method": [], "image": [], "metric": [], "value": [], "domain": []}
-
-    def add(method: str, names: Sequence[str], metric: str, values: NDArray[np.float64], groups: Sequence[str]) -> None:
-        columns["method"] += [method] * len(names)
-        columns["image"] += names
-        columns["metric"] += [metric] * len(names)
-        columns["value"] += values.tolist()
-        columns["domain"] += groups
-
-    for method, one in collected.items():
-        for metric, values in one.scores.items():
-            add(method, pictures, metric, values, domains)
-    for row in board.rows:
-        for metric, cell in row.cells.items():
-            if row.group == ALL and metric not in collected[row.method].scores and cell.value is not None:
-                add(row.method, [""], metric, np.array([cell.value]), [""])
     file = io.BytesIO()
-    pd.DataFrame(columns).to_parquet(file, index=False)
+    # One row group per method and metric: what is in memory does not grow with how many there are.
+    with pq.ParquetWriter(file, _SCHEMA) as writer:
+        for method, one in collected.items():
+            for metric, values in one.scores.items():
+                writer.write_table(_group(method, pictures, metric, values.tolist(), domains))
+        for row in board.rows:
+            for metric, cell in row.cells.items():
+                if row.group == ALL and metric not in collected[row.method].scores and cell.value is not None:
+                    writer.write_table(_group(row.method, [""], metric, [cell.value], [""]))
     write_atomically(out / SCORES_FILE, file.getvalue())
     return out / SCORES_FILE
+
+
+_TEXT = ("method", "image", "metric")
+_SCHEMA = pa.schema([*((name, pa.string()) for name in _TEXT), ("value", pa.float64()), ("domain", pa.string())])
+
+
+def _group(method: str, pictures: Sequence[str], metric: str, values: Sequence[float], domains: Sequence[str]) -> Any:
+    count = len(pictures)
+    columns = [[method] * count, list(pictures), [metric] * count, list(values), list(domains)]
+    return pa.table(columns, schema=_SCHEMA)
 
 
 def as_csv(board: Scoreboard) -> str:
@@ -156,22 +157,27 @@ def as_page(board: Scoreboard) -> str:
         updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": 40}}],
         margin={"l": 160, "t": 120},
     )
+    figure.update_yaxes(autorange="reversed")
     body = figure.to_html(full_html=False, include_plotlyjs=True, config={"displaylogo": False})
     notes = "".join(f"<li>{_plain(note)}</li>" for note in (*board.notes, *_all_notes(board)))
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Comparison</title>'
         f'<body style="font-family:sans-serif"><h1>Comparison</h1><p>Dots are means over images, bars 95 % bootstrap '
-        f"intervals. Arrows point to the better end.</p>{body}<ul>{notes}</ul></body></html>\n"
+        f"intervals. Arrows say which end is better; a star marks the best, a diamond the second best.</p>"
+        f"{body}<ul>{notes}</ul></body></html>\n"
     )
 
 
 def _dots(name: str, rows: Sequence[Row]) -> dict[str, Any]:
-    told = [row for row in rows if row.cells[name].value is not None]
-    cells = [row.cells[name] for row in told]
-    ends = [(cell.value or 0.0, cell.low or cell.value or 0.0, cell.high or cell.value or 0.0) for cell in cells]
+    told = [(row.method, cell, value) for row in rows if (value := (cell := row.cells[name]).value) is not None]
+    cells = [cell for _, cell, _ in told]
+    ends = [
+        (value, value if cell.low is None else cell.low, value if cell.high is None else cell.high)
+        for _, cell, value in told
+    ]
     return {
         "x": [value for value, _, _ in ends],
-        "y": [row.method for row in told],
+        "y": [method for method, _, _ in told],
         "error_x": {
             "type": "data",
             "symmetric": False,
@@ -179,13 +185,17 @@ def _dots(name: str, rows: Sequence[Row]) -> dict[str, Any]:
             "arrayminus": [max(0.0, value - low) for value, low, _ in ends],
         },
         "mode": "markers",
-        "marker": {"size": 9, "color": [_COLOURS[cell.place] for cell in cells]},
+        "marker": {
+            "size": 10,
+            "color": [_COLOURS[cell.place] for cell in cells],
+            "symbol": [_SYMBOLS[cell.place] for cell in cells],
+        },
         "text": [cell.note for cell in cells],
         "name": name,
     }
 
 
-_COLOURS = ("#7a7a7a", "#0b6e4f", "#3a7ca5")
+_COLOURS, _SYMBOLS = ("#7a7a7a", "#0b6e4f", "#3a7ca5"), ("circle", "star", "diamond")
 """Of all others, the best and the second best."""
 
 

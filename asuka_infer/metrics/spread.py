@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -25,9 +26,21 @@ class SpreadError(RuntimeError):
 
 
 def spread(
-    work: Callable[[Task], Answer], tasks: Iterable[Task], *, engine: EngineName = "local", workers: int = 1
+    work: Callable[[Task], Answer],
+    tasks: Iterable[Task],
+    *,
+    engine: EngineName = "local",
+    workers: int = 1,
+    gpus: int = 0,
 ) -> Iterator[Answer]:
     """The answers in the order of the tasks, which are read only shortly before their turn.
+
+    Args:
+        work: a function that other processes can import.
+        tasks: what it is given, one at a time.
+        engine: "local", or "ray": the cluster that RAY_ADDRESS names, else one started here.
+        workers: processes.
+        gpus: that each task needs, for Ray to find a place.
 
     Raises:
         SpreadError: when Ray is not installed or not reachable, or a worker died.
@@ -35,7 +48,7 @@ def spread(
     if workers < 1:
         raise SpreadError(f"{workers} workers were asked for; give 1 or more.")
     if engine == "ray":
-        return _on_ray(work, tasks, workers)
+        return _on_ray(work, tasks, workers, gpus)
     return map(work, tasks) if workers == 1 else _in_processes(work, tasks, workers)
 
 
@@ -59,19 +72,22 @@ def _in_processes(work: Callable[[Task], Answer], tasks: Iterable[Task], workers
 
 
 def _calm() -> None:
-    """One thread each: workers are the parallelism, and threads that wait must not burn the core that works."""
+    """Threads that wait must not burn the core that works; Ctrl-C reaches all, but is for whoever started them."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _on_ray(work: Callable[[Task], Answer], tasks: Iterable[Task], workers: int) -> Iterator[Answer]:
+def _on_ray(work: Callable[[Task], Answer], tasks: Iterable[Task], workers: int, gpus: int) -> Iterator[Answer]:
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError as error:
         raise SpreadError("Ray is not installed; run `pip install ray`, or leave out --engine ray.") from error
-    return _with_ray(ray, work, tasks, workers)
+    return _with_ray(ray, work, tasks, workers, gpus)
 
 
-def _with_ray(ray: Any, work: Callable[[Task], Answer], tasks: Iterable[Task], workers: int) -> Iterator[Answer]:
+def _with_ray(
+    ray: Any, work: Callable[[Task], Answer], tasks: Iterable[Task], workers: int, gpus: int
+) -> Iterator[Answer]:
     address = os.environ.get("RAY_ADDRESS")
     here = {} if address else {"num_cpus": workers, "include_dashboard": False}
     package = str(Path(__file__).parents[1])
@@ -86,7 +102,7 @@ def _with_ray(ray: Any, work: Callable[[Task], Answer], tasks: Iterable[Task], w
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise SpreadError(f"The Ray cluster {address or 'here'} could not be reached: {error}") from error
     try:
-        run = ray.remote(work)
+        run = ray.remote(work).options(num_gpus=gpus)
         most = AHEAD_PER_WORKER * max(1, int(ray.cluster_resources().get("CPU", workers)))
         under_way: deque[Any] = deque()
         for task in tasks:

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 Vector = NDArray[np.float32]
 
+LONGEST_WAIT = 60.0
+"""Seconds to wait for another run that writes to the same store."""
+
 _TABLES = """
 CREATE TABLE IF NOT EXISTS score (key TEXT, instrument TEXT, numbers TEXT NOT NULL, PRIMARY KEY (key, instrument));
 CREATE TABLE IF NOT EXISTS feature (key TEXT, instrument TEXT, vector BLOB NOT NULL, PRIMARY KEY (key, instrument));
@@ -38,7 +41,7 @@ class Store:
         """
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(file)
+            self._database = sqlite3.connect(file, timeout=LONGEST_WAIT)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.executescript(_TABLES)
         except (OSError, sqlite3.DatabaseError) as error:

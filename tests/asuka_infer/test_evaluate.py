@@ -28,7 +28,7 @@ from asuka_infer.holes import read_hole, write_hole_png
 from asuka_infer.images import encode_png, read_image
 from asuka_infer.metrics.distributions import perceptual_distance
 from asuka_infer.metrics.features import SqueezeNet
-from asuka_infer.metrics.instruments import Instrument, InstrumentError, find_instruments
+from asuka_infer.metrics.instruments import Instrument, InstrumentError, embed, find_instruments, score, view_of
 from asuka_infer.metrics.pieces import Answer, Task, measure_task
 from asuka_infer.metrics.pixels import psnr, ssim
 from asuka_infer.metrics.scoreboard import Scoreboard
@@ -146,6 +146,23 @@ def test_no_number_depends_on_batches_workers_or_engine(
 
     for name in ("table.csv", "table.json", "scores.parquet"):
         assert (folders / "out" / name).read_bytes() == (folders / "other" / name).read_bytes()
+
+
+def test_passes_of_a_fixed_size_are_filled_up_and_tell_the_same(
+    folders: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, truths, holes = pictures(folders, "noise")
+    views = [view_of(*each) for each in zip(results, truths, holes, strict=True)]
+    _, distance, features = instruments(weights)
+    alone = score(distance, views, "cpu"), np.stack(embed(features, truths, "cpu"))
+    monkeypatch.setattr("asuka_infer.metrics.instruments.CPU_PASS", 4)
+
+    told = score(distance, views, "cpu"), np.stack(embed(features, truths, "cpu"))
+    assert [one["perceptual-squeezenet"] for one in told[0]] == pytest.approx(
+        [one["perceptual-squeezenet"] for one in alone[0]], rel=1e-4
+    )
+    assert np.allclose(told[1], alone[1], rtol=1e-4, atol=1e-5)
+    assert told[1].shape == (6, 512)
 
 
 def test_what_was_measured_is_not_measured_again_until_its_content_changes(
@@ -309,6 +326,7 @@ class FakeRay(types.ModuleType):
         super().__init__("ray")
         self.exceptions = types.SimpleNamespace(RayError=LookupError)
         self.said: dict[str, Any] = {}
+        self.options: dict[str, int] = {}
         self.down = False
 
     def init(self, **said: Any) -> None:
@@ -318,7 +336,14 @@ class FakeRay(types.ModuleType):
         return {"CPU": 2.0}
 
     def remote(self, function: Callable[..., Any]) -> Any:
-        return types.SimpleNamespace(remote=lambda task: partial(function, task))  # pyright: ignore[reportUnknownLambdaType]
+        def options(**said: int) -> Any:
+            self.options = said
+            return types.SimpleNamespace(remote=submit)
+
+        def submit(task: object) -> Callable[[], Any]:
+            return partial(function, task)
+
+        return types.SimpleNamespace(options=options)
 
     def get(self, one: Callable[[], Any]) -> Any:
         return one()
@@ -339,9 +364,10 @@ def test_the_ray_engine_keeps_order_uses_the_named_cluster_and_reports_a_lost_ta
     fake = FakeRay()
     monkeypatch.setitem(sys.modules, "ray", fake)
     monkeypatch.setenv("RAY_ADDRESS", "ray://somewhere:10001")
-    assert list(spread(halved, range(9), engine="ray", workers=2)) == [number / 2 for number in range(9)]
+    assert list(spread(halved, range(9), engine="ray", workers=2, gpus=1)) == [number / 2 for number in range(9)]
     assert fake.said["address"] == "ray://somewhere:10001"
     assert "num_cpus" not in fake.said
+    assert fake.options == {"num_gpus": 1}
     with pytest.raises(SpreadError, match="node lost"):
         list(spread(halved, [1, 99], engine="ray"))
     assert fake.down
