@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from db import models
 from db.base import Base
 from db.queries import in_force
+from db.statements import Statement
 from study.design import CELL
 
 TRIAL = Base.metadata.tables["trial"]
@@ -20,7 +21,9 @@ SESSION = Base.metadata.tables["session"]
 
 OPEN = (models.TrialState.ISSUED, models.TrialState.SHOWN)
 
-_LIVE_BY_ONE = update(CELL).where(CELL.c.id == bindparam("cell")).values(n_live=CELL.c.n_live + bindparam("by"))
+_LIVE_BY_ONE = Statement(
+    update(CELL).where(CELL.c.id == bindparam("cell")).values(n_live=CELL.c.n_live + bindparam("by"))
+)
 
 _SET = (
     update(CELL)
@@ -45,7 +48,7 @@ class CellCount:
 
 def add_live(db: Session, cell_id: int, by: int) -> None:
     """A trial of the cell was issued (1) or is no longer wanted (-1)."""
-    db.execute(_LIVE_BY_ONE, {"cell": cell_id, "by": by})
+    _LIVE_BY_ONE.run(db, {"cell": cell_id, "by": by})
 
 
 def complete(db: Session, session_id: int) -> None:

@@ -18,6 +18,7 @@ from db import models
 from db.base import Base
 from db.models import SessionState, SignalOutcome, TrialKind, TrialState, VersionStatus
 from db.queries import erase_session, serialise_assignment
+from db.statements import Statement
 from db.writer import note
 from study import counters, payment, recruitment
 from study.blinding import TOKEN_BYTES, token_hash
@@ -96,7 +97,7 @@ class Visit:
     completion_code: str | None
 
 
-_FIND_VISIT = (
+_FIND_VISIT = Statement(
     select(
         SESSION.c.id,
         SESSION.c.participant_id,
@@ -119,7 +120,7 @@ def find_visit(db: Session, token: str) -> Visit:
     Raises:
         RefusedError: for a token that no session has.
     """
-    row = db.execute(_FIND_VISIT, {"hash": token_hash(token)}).one_or_none()
+    row = _FIND_VISIT.one_or_none(db, {"hash": token_hash(token)})
     if row is None:
         raise RefusedError("unknown_session", "This session is not known here; open the study's link again.")
     return Visit(
@@ -127,8 +128,8 @@ def find_visit(db: Session, token: str) -> Visit:
         session_id=row.id,
         participant_id=row.participant_id,
         version_id=row.version_id,
-        state=row.state,
-        status=row.status,
+        state=SessionState(row.state),
+        status=VersionStatus(row.status),
         plan_key=bytes.fromhex(row.plan_seed),
         locale=row.locale,
         created_at=row.created_at,

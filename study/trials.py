@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Row, String, bindparam, cast, func, insert, select, type_coerce, update
+from sqlalchemy import String, bindparam, cast, func, insert, select, type_coerce, update
 from sqlalchemy.orm import Session
 
 from db.base import Base
 from db.models import KindCode, OutcomeCode, SessionState, SlotRole, TrialKind, TrialState, VersionStatus
+from db.statements import Statement
 from db.writer import note
 from study import counters
 from study.assignment import ALGORITHM, Assigned, Counts, OpenCells, Place, Step, next_cell
@@ -59,10 +60,10 @@ COMPLETION_CODE_BYTES = 5
 """A code of our own has 40 random bits: nobody guesses the code of another among thousands."""
 
 
-AskedRow = Row[Any, Any, Any, Any, Any, Any, Any, Any, Any]
+AskedRow = Any
 """A trial of a session: id, public_id, seq, kind, state, image_id, cell_id, gold_criterion, lease_until."""
 
-TakenRow = Row[Any, Any, Any, Any, Any, Any, Any]
+TakenRow = Any
 """A trial whose answer was taken: id, kind, cell_id, image_id, gold_criterion, gold_position, shown_at."""
 
 
@@ -146,9 +147,7 @@ def answer(
     refusal = _refuse_wrong_answer(design, visit, request, _asked_criteria(db, design, visit, trial_id), key)
     if refusal:
         return _keep_attempt(db, visit, trial_id, request, key=key, refusal=refusal, at=at)
-    taken = db.execute(
-        _TAKE_ANSWER, {"public": trial_id, "session": visit.session_id, "answered_at": at.now}
-    ).one_or_none()
+    taken = _TAKE_ANSWER.one_or_none(db, {"public": trial_id, "session": visit.session_id, "answered_at": at.now})
     if taken is None:
         return _already(db, designs, visit, trial_id, request, key=key, at=at)
     _store_answer(db, design, visit, taken, request.responses, key=key, at=at)
@@ -174,7 +173,7 @@ def stimulus(db: Session, session_token: str, token: str) -> ServedStimulus:
 # ------------------------------------------------------------------------------------------------- going on
 
 # As plain text: a session's trials are read with every answer, and text compares equal to the members of the enums.
-_SESSION_TRIALS = (
+_SESSION_TRIALS = Statement(
     select(
         *(TRIAL.c[name] for name in ("id", "public_id", "seq")),
         type_coerce(TRIAL.c.kind, String).label("kind"),
@@ -193,15 +192,15 @@ _EACH_COUNT = (
 # One text instead of 640 rows: wrapping those took a third of the time of an answer (measured). SQLite's own separator
 # is the comma; both databases join in the order of the subquery.
 _COUNTS = {
-    "sqlite": select(func.group_concat(_EACH_COUNT.c.n)),
-    "postgresql": select(func.string_agg(cast(_EACH_COUNT.c.n, String), ",")),
+    "sqlite": Statement(select(func.group_concat(_EACH_COUNT.c.n).label("joined"))),
+    "postgresql": Statement(select(func.string_agg(cast(_EACH_COUNT.c.n, String), ",").label("joined"))),
 }
 
 
 def _go_on(db: Session, designs: Designs, visit: Visit, at: Clocked) -> TrialReply:
     """What a session sees next: its open trials, topped up by new ones; or its end."""
     design = designs.of(db, visit.version_id)
-    asked = list(db.execute(_SESSION_TRIALS, {"session": visit.session_id}))
+    asked = _SESSION_TRIALS.all(db, {"session": visit.session_id})
     void = sum(trial.state == TrialState.VOID for trial in asked)
     answered = sum(trial.state == TrialState.ANSWERED and trial.kind != TrialKind.PRACTICE for trial in asked)
     planned = design.definition.trials - void
@@ -356,12 +355,12 @@ def _choose(db: Session, design: Design, visit: Visit, history: Sequence[_Asked]
 def _counts(db: Session, design: Design) -> Counts:
     """Answers that each cell has or is about to get."""
     query = _COUNTS[db.get_bind().dialect.name]
-    joined = db.execute(query, {"first": design.first_cell, "last": design.last_cell}).scalar_one()
-    return np.fromstring(joined or "", dtype=np.int64, sep=",").reshape(design.shape)
+    (row,) = query.all(db, {"first": design.first_cell, "last": design.last_cell})
+    return np.fromstring(row.joined or "", dtype=np.int64, sep=",").reshape(design.shape)
 
 
-_ISSUE = insert(TRIAL).returning(TRIAL.c.id)
-_ISSUE_SLOTS = insert(SLOT)
+_ISSUE = Statement(insert(TRIAL).returning(TRIAL.c.id))
+_ISSUE_SLOTS = Statement(insert(SLOT))
 
 
 def _issue(
@@ -387,16 +386,16 @@ def _issue(
         "propensity": question.propensity,
         "issued_at": at.now,
     }
-    row_id = db.execute(_ISSUE, trial).scalar_one()
+    (row,) = _ISSUE.all(db, trial)
     slots = [(SlotRole.INPUT, 0, image.input_id, INPUT_SLOT)]
     slots += [
         (SlotRole.CANDIDATE, position, rendition, str(position)) for position, rendition in enumerate(question.shown)
     ]
-    db.execute(
-        _ISSUE_SLOTS,
+    _ISSUE_SLOTS.run_many(
+        db,
         [
             {
-                "trial_id": row_id,
+                "trial_id": row.id,
                 "role": role,
                 "position": position,
                 "rendition_id": rendition,
@@ -409,7 +408,7 @@ def _issue(
     if step.kind == "real" and question.cell_id is not None:
         counters.add_live(db, question.cell_id, 1)
         place = design.place(question.cell_id)
-    asked = _Asked(row_id, seq, void=False, place=place)
+    asked = _Asked(row.id, seq, void=False, place=place)
     practice = question.gold_criterion if step.kind == "practice" else None
     return asked, _blind_trial(design, visit, public_id=public_id, number=number, image=image, practice=practice)
 
@@ -461,7 +460,7 @@ def _complete(db: Session, design: Design, visit: Visit, at: Clocked) -> Visit:
 
 # ------------------------------------------------------------------------------------------------- answering
 
-_TAKE_ANSWER = (
+_TAKE_ANSWER = Statement(
     update(TRIAL)
     .where(
         TRIAL.c.public_id == bindparam("public"),
@@ -476,14 +475,16 @@ _TAKE_ANSWER = (
         )
     )
 )
-_STORE_RESPONSES = insert(RESPONSE)
+_STORE_RESPONSES = Statement(insert(RESPONSE))
 _VOTE_VALUES = [column for column in VOTE.columns if column.name != "response_id"]
 # The answer's row is found again by what makes it unique: asking for the new ids costs more than both statements.
-_STORE_VOTES = insert(VOTE).from_select(
-    ["response_id", *(column.name for column in _VOTE_VALUES)],
-    select(RESPONSE.c.id, *(bindparam(column.name, type_=column.type) for column in _VOTE_VALUES)).where(
-        RESPONSE.c.trial_id == bindparam("trial_id"), RESPONSE.c.criterion == bindparam("question")
-    ),
+_STORE_VOTES = Statement(
+    insert(VOTE).from_select(
+        ["response_id", *(column.name for column in _VOTE_VALUES)],
+        select(RESPONSE.c.id, *(bindparam(column.name, type_=column.type) for column in _VOTE_VALUES)).where(
+            RESPONSE.c.trial_id == bindparam("trial_id"), RESPONSE.c.criterion == bindparam("question")
+        ),
+    )
 )
 _OUTCOME_CODES = {"choice": OutcomeCode.CHOICE, "tie": OutcomeCode.TIE, "cant_tell": OutcomeCode.CANT_TELL}
 
@@ -551,8 +552,8 @@ def _store_answer(
     # A server's clock that was set back in between has measured nothing.
     elapsed = at.now - trial.shown_at if trial.shown_at is not None else -1
     server_ms = elapsed // 1000 if elapsed >= 0 else None
-    db.execute(
-        _STORE_RESPONSES,
+    _STORE_RESPONSES.run_many(
+        db,
         [
             response.model_dump()
             | {"trial_id": trial.id, "idempotency_key": _own(visit, key), "server_ms": server_ms, "answered_at": at.now}
@@ -574,7 +575,7 @@ def _store_answer(
         }
         for response in responses
     ]
-    db.execute(_STORE_VOTES, [shared | vote for vote in votes])
+    _STORE_VOTES.run_many(db, [shared | vote for vote in votes])
 
 
 def _gold_correct(trial: TakenRow, response: CriterionAnswer) -> bool | None:
