@@ -35,7 +35,11 @@ class AlignmentRecipe:
 
 PRESETS: Mapping[Preset, AlignmentRecipe] = {
     "gpu": AlignmentRecipe(Pace(steps=1500, batch=256, peak=2e-4, warm_up=100), decay=500),
-    "cpu": AlignmentRecipe(Pace(steps=3000, batch=8, peak=2e-4, warm_up=20, average=0.99, log_every=20), decay=60),
+    "cpu": AlignmentRecipe(
+        Pace(steps=3000, batch=6, peak=2e-4, warm_up=5, average=0.95, log_every=5),
+        decay=20,
+        scenes=BackboneRecipe(Pace(steps=1, batch=1, peak=0.0), sides=Growth(128)),
+    ),
     "tiny": AlignmentRecipe(
         Pace(steps=6, batch=4, peak=1e-3, warm_up=2, log_every=2, precision="no"),
         decay=3,

@@ -180,7 +180,7 @@ def fills_sheet(model: MiniModel, bench: Bench) -> RgbImage:
     known = model.encode_known(pictures, holes, prior)
     latents = sample(model, scene, condition, seeds, steps=SHEET_STEPS, known=known)
     plain = torch.where(holes, model.decode_plain(null), pictures)
-    filled = torch.where(holes, model.decode_known(latents, pictures, holes), pictures)
+    filled = torch.where(holes, model.decode_known(latents, pictures, holes, prior), pictures)
     return sheet_of([with_hole(pictures, holes), prior, plain, filled, pictures])
 
 

@@ -10,14 +10,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from asuka_infer.asuka.first_fill import first_fill
 from asuka_infer.asuka.mini import LATENT_SCALE, MiniModel
 from asuka_infer.asuka.schedule import STEPS
 from asuka_infer.metrics.features import SqueezeNet
 from asuka_infer.request import RgbImage
-from training.backbone import fills_sheet, told
+from training.backbone import fills_sheet
 from training.colour import Jitter, draw_change, recolour
 from training.loop import Moment, Pace
-from training.losses import Adversary, multi_scale_l1, weighted_mse
+from training.losses import Adversary, grid_left, multi_scale_l1, weighted_mse
 from training.presets import Bench, Growth, Preset
 from training.vae import decode, sharpening
 
@@ -42,6 +43,7 @@ class DecoderRecipe:
             until it has been tried on a GPU).
         sharpen_from: share of the schedule after which the critic counts; it learns from the start.
         perceptual: weight of the SqueezeNet distance.
+        grid: weight of what repeats from cell to cell in the hole, which the perceptual distance would reward.
         hole: weight of the squared error inside the hole, which is what is pasted into the user's photograph.
     """
 
@@ -55,6 +57,7 @@ class DecoderRecipe:
     noisiest: float = 1.0
     plain: float = 0.25
     perceptual: float = 0.3
+    grid: float = 3.0
     adversarial: float = 0.0
     sharpen_from: float = 0.5
     hole: float = 1.0
@@ -63,10 +66,9 @@ class DecoderRecipe:
 PRESETS: Mapping[Preset, DecoderRecipe] = {
     "gpu": DecoderRecipe(Pace(steps=3000, batch=128, peak=3e-4, warm_up=100, minutes_between_checkpoints=3)),
     "cpu": DecoderRecipe(
-        Pace(steps=20_000, batch=8, peak=5e-4, warm_up=100, average=0.998, log_every=50),
-        sides=Growth(128, 256, since=0.5),
-        sampled=0.75,
-        most_steps=2,
+        Pace(steps=20_000, batch=5, peak=6e-4, warm_up=20, average=0.99, log_every=20),
+        sampled=0.9,
+        most_steps=1,
         plain=0.125,
         perceptual=1.0,
     ),
@@ -146,13 +148,14 @@ class HarmonyObjective(nn.Module):
         """The losses of one batch: decoded plainly, then sampled latents, then estimated ones, then recoloured ones."""
         plain, sampled, estimated = self._shares(len(pictures))
         with torch.no_grad():
-            drawn = self.draw(pictures[plain:sampled], holes[plain:sampled], noise[plain:sampled], int(steps))
+            drawn, filled = self.draw(pictures[plain:sampled], holes[plain:sampled], noise[plain:sampled], int(steps))
+            filled = torch.cat([filled, first_fill(pictures[sampled:], holes[sampled:])])
             latents = self.model.encode(torch.cat([pictures[:plain], recoloured[sampled:]]))
             true, recoloured_ones = latents[:plain], latents[plain:]
             count = estimated - sampled
             guess = self._one_step(recoloured_ones[:count], noise[sampled:estimated], time[sampled:estimated])
             latents = torch.cat([true, drawn.to(true), guess.to(true), recoloured_ones[count:]])
-        known = pictures[plain:] * 2 - 1
+        known = filled * 2 - 1
         decoded = torch.cat(
             [
                 decode(self.model.vae, latents[:plain]),
@@ -168,6 +171,8 @@ class HarmonyObjective(nn.Module):
         }
         loss = losses["l1"] + self._recipe.hole * losses["hole"]
         if self.perceptual is not None:
+            losses["grid"] = grid_left(shown[plain:], holes[plain:], LATENT_SCALE)
+            loss = loss + self._recipe.grid * losses["grid"]
             losses["perceptual"] = self.perceptual.distance(shown, pictures).mean()
             loss = loss + self._recipe.perceptual * losses["perceptual"]
         if self.adversary is not None:
@@ -182,10 +187,11 @@ class HarmonyObjective(nn.Module):
         holes: Bool[Tensor, "batch 1 size size"],
         noise: Float[Tensor, "batch channels h w"],
         steps: int,
-    ) -> Float[Tensor, "batch channels h w"]:
-        """What the family draws, step by step from its start, with the prior as condition."""
+    ) -> tuple[Float[Tensor, "batch channels h w"], Float[Tensor, "batch 3 size size"]]:
+        """What the family draws, step by step from its start, with the prior as condition; and its first fill."""
         model, schedule = self.model, self.model.config.schedule
-        prior, known = told(model, pictures, holes, torch.zeros_like(holes[:, 0, 0, 0]))
+        prior, _, filled = model.mae.imagine(pictures, holes)
+        known = model.encode_known(pictures, holes, filled)
         condition, cells = model.alignment(prior), model.cells(holes)
         latents = model.start(known.float(), noise)
         for left in range(steps, 0, -1):
@@ -194,7 +200,7 @@ class HarmonyObjective(nn.Module):
             clean, start = schedule.clean_and_noise(latents, predicted, time)
             after = noise.new_full((len(noise),), (left - 1) * STEPS / steps)
             latents = schedule.add_noise(clean, start, after)
-        return latents
+        return latents, filled.float()
 
     def _shares(self, count: int) -> tuple[int, int, int]:
         """Where the plain, the sampled and the estimated share of a batch end."""

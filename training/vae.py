@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from asuka_infer.asuka.decoder import fold_latent_statistics
+from asuka_infer.asuka.first_fill import first_fill
 from asuka_infer.asuka.mini import LATENT_SCALE, MiniModel
 from asuka_infer.metrics.features import SqueezeNet
 from asuka_infer.request import RgbImage
@@ -133,10 +134,11 @@ class VaeObjective(nn.Module):
         latents = cast("DiagonalGaussianDistribution", cast("Any", self.vae.encode(spread)).latent_dist)
         drawn = latents.mean + latents.std * noise
         plain = round(len(pictures) * self._recipe.plain)
+        filled = first_fill(pictures[plain:], holes[plain:])
         decoded = torch.cat(
             [
                 decode(self.vae, drawn[:plain]),
-                decode(self.vae, drawn[plain:], image=spread[plain:], mask=holes[plain:].float()),
+                decode(self.vae, drawn[plain:], image=filled * 2 - 1, mask=holes[plain:].float()),
             ]
         )
         result = (decoded / 2 + 0.5).float()

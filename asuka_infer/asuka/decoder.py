@@ -233,6 +233,7 @@ class UnshuffleAutoencoder(ModelMixin, ConfigMixin):
         decoder_blocks: Sequence[int] = (2, 3),
         decoder_dilations: Sequence[int] = (),
         decoder_heads: int = 0,
+        decoder_blends: bool = False,
         conditional: bool = True,
         scaling_factor: float = 1.0,  # noqa: ARG002 - kept in the config, where pipelines look for it
         shift_factor: float = 0.0,  # noqa: ARG002 - same
@@ -247,6 +248,8 @@ class UnshuffleAutoencoder(ModelMixin, ConfigMixin):
             decoder_blocks: residual blocks at 1/4 and 1/8 size.
             decoder_dilations: further blocks at 1/8 size whose convolutions reach this many cells far.
             decoder_heads: attention heads with which the hole looks at the known cells at 1/8 size; 0 = none.
+            decoder_blends: under the mask, what is decoded is mixed with what the given image shows there (a first
+                fill), in shares that the decoder chooses pixel by pixel. Otherwise that is never read.
             conditional: with a condition encoder; without one, image and mask are refused.
             scaling_factor: latents times this have about unit variance.
             shift_factor: subtracted before the scaling.
@@ -261,6 +264,7 @@ class UnshuffleAutoencoder(ModelMixin, ConfigMixin):
             decoder_blocks,
             dilations=decoder_dilations,
             heads=decoder_heads,
+            blends=decoder_blends,
             conditional=conditional,
         )
 
@@ -324,6 +328,7 @@ class UnshuffleDecoder(nn.Module):
         *,
         dilations: Sequence[int] = (),
         heads: int = 0,
+        blends: bool = False,
         conditional: bool,
     ) -> None:
         super().__init__()
@@ -342,6 +347,9 @@ class UnshuffleDecoder(nn.Module):
             nn.ReLU(), nn.Conv2d(full, full, 3, padding=1), nn.ReLU(), nn.Conv2d(full, 3, 3, padding=1)
         )
         self.condition_encoder = ConditionEncoder(4, widths, full_size_layers=1) if conditional else None
+        self.share = nn.Conv2d(full, 1, 3, padding=1) if conditional and blends else None
+        if self.share is not None:
+            nn.init.zeros_(self.share.weight)
 
     def forward(
         self,
@@ -364,7 +372,11 @@ class UnshuffleDecoder(nn.Module):
             sample = sample + self.attention(sample, features[0], touched_cells(mask, sample.shape[-2:]))
         for level, feature in zip(self.levels, [None, *features[1:-1]], strict=True):
             sample = level(sample if feature is None else keep_features(sample, feature, mask))
-        return self.conv_out(keep_features(sample, features[-1], mask))
+        hidden = self.conv_out[:-1](keep_features(sample, features[-1], mask))
+        decoded = self.conv_out[-1](hidden)
+        if self.share is None:
+            return decoded
+        return torch.where(mask > 0, torch.lerp(image.to(decoded), decoded, self.share(hidden).sigmoid()), decoded)
 
 
 class KnownAttention(nn.Module):

@@ -169,7 +169,8 @@ def fill_asuka(model: MiniModel, scene: Scene, seeds: list[int], settings: Asuka
     idea = model.mae.imagine(seen, unseen)
     condition = model.alignment(idea.prior.to(model.alignment.dtype))
     # Another picture steers, but it is no fill to start from.
-    known = model.encode_known(scene.image, scene.hole, idea.filled if settings.prior == "photo" else None)
+    filled = idea.filled if settings.prior == "photo" else None
+    known = model.encode_known(scene.image, scene.hole, filled)
     latents = sample(
         model,
         scene,
@@ -181,7 +182,7 @@ def fill_asuka(model: MiniModel, scene: Scene, seeds: list[int], settings: Asuka
         known=known,
         watch=watch,
     )
-    return Filled(model.decode_known(latents, scene.image, scene.hole), {"prior": idea.picture})
+    return Filled(model.decode_known(latents, scene.image, scene.hole, filled), {"prior": idea.picture})
 
 
 def fill_sd(model: MiniModel, scene: Scene, seeds: list[int], settings: SdMiniSettings, watch: Watch) -> Filled:

@@ -85,6 +85,7 @@ class UnshuffleSizes:
     decoder_blocks: tuple[int, int] = (1, 1)
     decoder_dilations: tuple[int, ...] = (1, 2, 4, 8)
     decoder_heads: int = 4
+    decoder_blends: bool = True
     form: Literal["unshuffle"] = "unshuffle"
 
 
@@ -124,7 +125,7 @@ class MiniConfig:
     separate_plain_decoder: bool = False
     objective: Objective = "flow"
     shift: float = 1.0
-    strength: float = 0.3
+    strength: float = 0.1
 
     def __post_init__(self) -> None:
         if self.objective != "flow" and self.strength != 1:
@@ -242,9 +243,14 @@ class MiniModel(nn.Module):
         latents: Float[Tensor, "batch channels h w"],
         image: Float[Tensor, "batch 3 height width"],
         hole: Bool[Tensor, "batch 1 height width"],
+        filled: Float[Tensor, "batch 3 height width"] | None = None,
     ) -> Float[Tensor, "batch 3 height width"]:
-        """Pictures that continue the known pixels, clamped to [0, 1] (not composited)."""
-        known = torch.where(hole, 0.0, image * 2 - 1)
+        """Pictures that continue the known pixels, clamped to [0, 1] (not composited).
+
+        `filled` is the first fill that a blending decoder mixes in; the smoothest one where it is not given.
+        """
+        filled = first_fill(image, hole) if filled is None else filled
+        known = torch.where(hole, filled.to(image), image) * 2 - 1
         decoded = cast("Any", self.vae.decode(self._unscaled(latents), image=known, mask=hole.to(known))).sample
         return (decoded.to(latents) / 2 + 0.5).clamp(0, 1)
 
@@ -299,6 +305,7 @@ def build_autoencoder(config: MiniConfig, *, conditional: bool = True) -> Autoen
             decoder_blocks=sizes.decoder_blocks,
             decoder_dilations=sizes.decoder_dilations,
             decoder_heads=sizes.decoder_heads,
+            decoder_blends=sizes.decoder_blends,
             conditional=conditional,
         )
     return ConditionalAutoencoderKL(

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from training.losses import (
     PatchCritic,
     critic_hinge,
     fooling,
+    grid_left,
     hole_weight,
     kl_to_unit_gaussian,
     logit_normal_times,
@@ -108,3 +110,29 @@ def test_the_critic_looks_at_patches_of_34_pixels() -> None:
     rows = images.grad.abs().sum((0, 1, 3)).nonzero().flatten()
 
     assert int(rows[-1] - rows[0]) + 1 == 34
+
+
+def test_the_grid_left_in_a_hole_is_the_mean_detail_of_each_pixel_of_the_cell() -> None:
+    rng = np.random.default_rng(0)
+    picture, hole = rng.random((16, 24)), np.zeros((16, 24), np.bool_)
+    hole[3:14, 2:21] = True
+    # By hand: what a 5 x 5 mean (of what exists) takes away, averaged over the 4 x 4 cells at each of their 16 places.
+    detail = np.zeros_like(picture)
+    for row, column in np.ndindex(*picture.shape):
+        near = picture[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
+        detail[row, column] = picture[row, column] - near.mean()
+    places = [(detail[r::4, c::4][hole[r::4, c::4]]).mean() for r in range(4) for c in range(4)]
+    pictures = torch.from_numpy(picture)[None, None].expand(2, 3, -1, -1)
+
+    given = grid_left(pictures, torch.from_numpy(hole)[None, None].expand(2, -1, -1, -1), 4)
+
+    assert float(given) == pytest.approx(np.abs(places).mean(), rel=1e-6)
+
+
+def test_a_repeated_pattern_is_a_grid_and_as_strong_a_noise_is_none() -> None:
+    noise = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    hole = torch.ones(1, 1, 128, 128, dtype=torch.bool)
+    repeated = noise[..., :8, :8].repeat(1, 1, 16, 16)
+
+    assert float(grid_left(repeated, hole, 8)) > 8 * float(grid_left(noise, hole, 8))
+    assert float(grid_left(torch.full_like(noise, 0.3), hole, 8)) < 1e-6

@@ -161,7 +161,7 @@ def test_a_misaligned_sample_has_the_prior_of_the_whole_picture(bench: Bench, mo
         filled = model.mae.imagine(batch["pictures"], batch["holes"]).filled
         known = model.encode_known(batch["pictures"], batch["holes"], filled)
         clean = model.encode(batch["pictures"])
-        start = 0.7 * known + 0.3 * batch["noise"]
+        start = 0.9 * known + 0.1 * batch["noise"]
         share = (batch["time"] / 1000).view(-1, 1, 1, 1)
         noisy = (1 - share) * clean + share * start
         cells = model.cells(batch["holes"])
@@ -253,17 +253,37 @@ def test_the_decoder_learns_from_what_the_family_draws_step_by_step_from_its_sta
     holes[..., 8:40, 16:48] = True
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        drawn = objective.draw(pictures, holes, noise, steps=2)
+        drawn, first = objective.draw(pictures, holes, noise, steps=2)
         # By hand: two Euler steps along the velocity that the UNet tells.
         prior, _, filled = model.mae.imagine(pictures, holes)
         known, condition = model.encode_known(pictures, holes, filled), model.alignment(prior)
-        latents = 0.7 * known + 0.3 * noise
+        latents = 0.9 * known + 0.1 * noise
         for time in (999.0, 500.0):
             velocity = model.predict(latents, torch.full((2,), time), model.cells(holes), known, condition)
             clean, start = latents - time / 1000 * velocity, latents + (1 - time / 1000) * velocity
             latents = (clean + start) / 2 if time > 500 else clean
 
     assert torch.allclose(drawn, latents, atol=1e-4)
+    assert torch.allclose(first, filled, atol=1e-5)
+
+
+def test_no_picture_under_the_hole_reaches_the_decoder(bench: Bench, model: MiniModel) -> None:
+    """A blending decoder reads what it is given there; the losses may see the truth, the decoder may not."""
+    seen: list[Tensor] = []
+    model.vae.decoder.register_forward_pre_hook(lambda _, given: seen.append(given[1]) if len(given) > 1 else None)
+    objectives = {"vae": VaeObjective(model, None, vae.PRESETS["tiny"])}
+    objectives["decoder"] = decoder.HarmonyObjective(model, None, decoder.PRESETS["tiny"])
+    for name, objective in objectives.items():
+        batch = {**STAGES[name]("tiny", bench).batch(moment())}
+        batch["pictures"] = torch.where(batch["holes"], torch.rand(1), batch["pictures"])
+        truths = batch["pictures"] * 2 - 1
+        seen.clear()
+        with torch.no_grad():
+            objective(**batch)
+        given = next(picture for picture in seen if picture is not None)
+        holes, truths = batch["holes"][-len(given) :], truths[-len(given) :]
+        assert torch.allclose(given.masked_select(~holes), truths.masked_select(~holes), atol=1e-5)
+        assert (given - truths).abs().masked_select(holes).mean() > 0.1, name
 
 
 # --- all -------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from asuka_infer.asuka.checkpoints import flux_autoencoder_names
 from asuka_infer.asuka.decoder import (
     ConditionalAutoencoderKL,
     ConditionCountError,
+    KnownAttention,
     NoConditionError,
     UnshuffleAutoencoder,
     fold_latent_statistics,
@@ -207,3 +208,40 @@ def test_touched_cells_are_counted_like_a_loop_over_pixels() -> None:
         for column in range(5):
             cell = mask[:, :, row * 8 : row * 8 + 8, column * 8 : column * 8 + 8]
             assert torch.equal(found[:, :, row, column], cell.flatten(2).sum(2) > 0)
+
+
+def test_a_blending_decoder_mixes_the_given_picture_in_under_the_mask_alone() -> None:
+    torch.manual_seed(0)
+    vae = UnshuffleAutoencoder(decoder_widths=(4, 6, 8, 8), encoder_widths=(4, 4), decoder_blends=True).eval()
+    torch.nn.init.normal_(vae.get_parameter("decoder.conv_out.3.weight"), std=0.5)
+    z, image = torch.randn(1, 4, 4, 4), torch.rand(1, 3, 32, 32)
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., 8:20, 4:17] = 1
+    pictures: dict[float, torch.Tensor] = {}
+    with torch.no_grad():
+        for bias in (-50.0, 0.0, 50.0):
+            torch.nn.init.constant_(vae.get_parameter("decoder.share.bias"), bias)
+            pictures[bias] = vae.decode(z, image=image, mask=mask).sample
+        other = vae.decode(z, image=torch.where(mask > 0, 1 - image, image), mask=mask).sample
+    inside = (mask > 0).expand_as(image)
+
+    assert torch.allclose(pictures[-50.0][inside], image[inside], atol=1e-5)
+    assert torch.allclose(pictures[0.0][inside], ((image + pictures[50.0]) / 2)[inside], atol=1e-5)
+    assert torch.equal(pictures[-50.0][~inside], pictures[50.0][~inside])
+    assert torch.allclose(other, pictures[50.0], atol=1e-5)
+
+
+def test_the_hole_attends_to_known_cells_alone_and_to_all_where_none_is_known() -> None:
+    torch.manual_seed(0)
+    attention = KnownAttention(8, heads=2).eval()
+    torch.nn.init.normal_(attention.out.weight)
+    sample, known = torch.randn(2, 8, 3, 3), torch.randn(2, 8, 3, 3)
+    missing = torch.ones(2, 1, 3, 3, dtype=torch.bool)
+    missing[0, 0, 1, 2] = False
+    with torch.no_grad():
+        heard = attention(sample, known, missing)
+        only = attention.out(attention.value(known[:1, :, 1:2, 2:3]))
+
+    assert torch.allclose(heard[:1], only.expand(-1, -1, 3, 3), atol=1e-5)
+    assert torch.isfinite(heard[1]).all()
+    assert torch.equal(KnownAttention(8, heads=2)(sample, known, missing), torch.zeros(2, 8, 3, 3))
