@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from asuka_infer.asuka.mini import MiniModel
 from training import alignment, backbone, decoder, mae, vae
@@ -270,9 +270,15 @@ def test_the_decoder_learns_from_what_the_family_draws_step_by_step_from_its_sta
 def test_no_picture_under_the_hole_reaches_the_decoder(bench: Bench, model: MiniModel) -> None:
     """A blending decoder reads what it is given there; the losses may see the truth, the decoder may not."""
     seen: list[Tensor] = []
-    model.vae.decoder.register_forward_pre_hook(lambda _, given: seen.append(given[1]) if len(given) > 1 else None)
-    objectives = {"vae": VaeObjective(model, None, vae.PRESETS["tiny"])}
-    objectives["decoder"] = decoder.HarmonyObjective(model, None, decoder.PRESETS["tiny"])
+
+    def listen(_: nn.Module, given: tuple[Tensor | None, ...]) -> None:
+        seen.extend(picture for picture in given[1:2] if picture is not None)
+
+    model.vae.get_submodule("decoder").register_forward_pre_hook(listen)
+    objectives: dict[StageName, nn.Module] = {
+        "vae": VaeObjective(model, None, vae.PRESETS["tiny"]),
+        "decoder": decoder.HarmonyObjective(model, None, decoder.PRESETS["tiny"]),
+    }
     for name, objective in objectives.items():
         batch = {**STAGES[name]("tiny", bench).batch(moment())}
         batch["pictures"] = torch.where(batch["holes"], torch.rand(1), batch["pictures"])
@@ -280,7 +286,7 @@ def test_no_picture_under_the_hole_reaches_the_decoder(bench: Bench, model: Mini
         seen.clear()
         with torch.no_grad():
             objective(**batch)
-        given = next(picture for picture in seen if picture is not None)
+        given = seen[0]
         holes, truths = batch["holes"][-len(given) :], truths[-len(given) :]
         assert torch.allclose(given.masked_select(~holes), truths.masked_select(~holes), atol=1e-5)
         assert (given - truths).abs().masked_select(holes).mean() > 0.1, name
