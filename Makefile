@@ -14,7 +14,7 @@ DATABASE_URL ?= sqlite:///var/asuka.db
 export DATABASE_URL
 
 .DEFAULT_GOAL := help
-.PHONY: help run test format lint types contracts train-mini soak bench notebooks lock clean
+.PHONY: help run test format lint types contracts train-mini table soak bench notebooks lock clean
 
 help:  ## what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,19 @@ PHOTOS ?= ../shared/data/train
 PRESET ?= cpu
 train-mini: $(VENV)/.app  ## train the small family from PHOTOS=folder (PRESET=cpu: a night; gpu: see docs/training.md)
 	@$(BIN)/python -m training mini --preset $(PRESET) --data $(PHOTOS) --run runs/$(PRESET)
+
+EVAL ?= ../shared/data/eval
+TABLE_METHODS ?= asuka-mini,sd-mini,sd-mini-repaint,mae-mini,telea,navier-stokes,fsr,shift-map,biharmonic,nearest-neighbour
+table: $(VENV)/.app  ## our own table: every ready method on EVAL=folder (images/, masks/) into var/table/table.md
+	@keys=$$($(BIN)/python -m asuka_infer methods --json | $(BIN)/python -c "import json, sys; \
+		asked = sys.argv[1].split(','); ready = {row['key'] for row in json.load(sys.stdin) if row['ready']}; \
+		print('left out, not ready here:', *[key for key in asked if key not in ready], file=sys.stderr); \
+		print(','.join(key for key in asked if key in ready))" $(TABLE_METHODS)) && \
+	$(BIN)/python -m asuka_infer batch --methods $$keys --images $(EVAL)/images --holes $(EVAL)/masks \
+		--out var/table/results && \
+	$(BIN)/python -m asuka_infer evaluate --results var/table/results --images $(EVAL)/images --holes $(EVAL)/masks \
+		--out var/table $(addprefix --domains ,$(wildcard $(EVAL)/images.csv)) \
+		$(addprefix --weights ,$(wildcard $(EVAL)/../weights)) --workers 2
 
 notebooks: $(VENV)/.app  ## open the analysis notebooks in the browser (installs JupyterLab into the environment)
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet jupyterlab -c requirements.lock

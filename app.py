@@ -41,6 +41,7 @@ from analysis.votes import Votes
 from asuka_infer.batch import Choices, local_engine, pair_up, run_batch
 from asuka_infer.datasets.sample_pictures import SAMPLE_PICTURES
 from asuka_infer.datasets.sample_stimuli import write_sample_stimuli
+from asuka_infer.safety import safety_check_here
 from db.connections import DatabaseError, parse_url, sqlite_path
 from db.engine import Database
 from db.migrate import migrate
@@ -50,16 +51,17 @@ from demo.engine import DemoEngine
 from demo.examples import ExampleGallery
 from demo.offer import keep_offers
 from demo.selection import SAM_SOURCE, ClickSelect
-from study import remote_backup
 from study.admin import AdminError, Admission, Role, Surroundings, admin_router
 from study.api import router, utc_microseconds
 from study.backup import BackupError, Backups, refuse_ephemeral, restore_if_absent
+from study.counters import CountError
 from study.definition import read_definition
 from study.ingest import ingest_study
-from study.journal import Journal
+from study.journal import Journal, JournalError
 from study.limits import Limits
 from study.payment import PaymentKeys, keys_folder
 from study.publication import PublicationError, launch, newest_version, status
+from study.remote_backup import RemoteBackupError, hub_mirror
 from study.results import StudyResults, study_results
 from study.service import RefusedError
 from study.tab import build_admin_tab, build_study_tab
@@ -141,6 +143,10 @@ class AppError(Exception):
     """Why the app cannot start, in one sentence."""
 
 
+EXPECTED = (AppError, AdminError, BackupError, CountError, DatabaseError, JournalError, RemoteBackupError)
+"""Why a start may fail, in words for whoever starts."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the app until it is interrupted.
 
@@ -152,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = _read_settings()
         _refuse_taken_port(parsed.host, parsed.port)
         serve(settings, only=parsed.only, host=parsed.host, port=parsed.port)
-    except (AppError, AdminError, BackupError, DatabaseError, remote_backup.RemoteBackupError) as error:
+    except EXPECTED as error:
         print(f"app: {error}", file=sys.stderr)
         return BAD_INPUT
     return 0
@@ -178,7 +184,7 @@ def serve(settings: AppSettings, *, only: Part | None, host: str, port: int) -> 
 def _open_database(settings: AppSettings) -> Generator[tuple[Database, Backups | None], None, None]:
     """Restored if it was lost, migrated, and with a second record and copies where it is a file of our own."""
     url, folder = settings.database_url, _backup_folder(settings)
-    remote = remote_backup.hub_mirror(settings.backup_dataset) if settings.backup_dataset else None
+    remote = hub_mirror(settings.backup_dataset) if settings.backup_dataset else None
     if folder is not None:
         restored = restore_if_absent(folder, url, remote)
         if restored is not None:
@@ -361,7 +367,7 @@ def _build_page(
 
 def _build_demo(settings: AppSettings) -> None:
     """The first tab and the function for programs, which share one engine."""
-    engine = DemoEngine(SAMPLE_PICTURES)
+    engine = DemoEngine(SAMPLE_PICTURES, may_be_shown=safety_check_here())
     gallery = ExampleGallery(engine, settings.data_dir / "examples") if settings.gallery else None
     if gallery is not None:
         gallery.prepare_in_background()

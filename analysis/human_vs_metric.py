@@ -18,8 +18,12 @@ from analysis.votes import CHOICE, NONE, Integers, Votes, VotesError
 COLUMNS = ("method", "image", "metric", "value")
 """Of the per-image table of scores; `image` is empty for metrics of whole sets (FID, U-IDS, P-IDS)."""
 
-LOWER_IS_BETTER = frozenset({"lpips", "fid", "mse", "mae", "l1", "l2", "dists", "niqe", "brisque"})
-"""Metrics turned around, so that every correlation says "agrees with people" when positive; by lower-case name."""
+LOWER_IS_BETTER = frozenset({
+    "lpips", "fid", "kid", "mse", "mae", "l1", "l2", "dists", "niqe", "brisque", "bpe", "gradient", "perceptual",
+    "colour-step", "changed-outside",
+})  # fmt: skip
+"""Metrics turned around, so that every correlation says "agrees with people" when positive; by lower-case name, or by
+its part before the first hyphen (`fid-squeezenet`, `l1-hole`)."""
 
 MOST_EXACT = 9
 """Methods up to which all orders are tried (9! = 362,880)."""
@@ -160,7 +164,7 @@ def correlate(
     fewest = 3
     if len(methods) < fewest:
         raise MetricTableError(f"Only {len(methods)} methods have both votes and {name}; a correlation needs {fewest}.")
-    turned = name.lower() in LOWER_IS_BETTER if lower_is_better is None else lower_is_better
+    turned = _is_better_low(name) if lower_is_better is None else lower_is_better
     human = np.array([people[method] for method in methods])
     values = np.array([metric[method] for method in methods]) * (-1.0 if turned else 1.0)
     human_sides, metric_sides = _sides(human), _sides(values)
@@ -214,7 +218,7 @@ def _per_image(votes: Votes, table: pd.DataFrame, metric: str) -> Floats:
     values = np.full((len(votes.methods), len(votes.images)), np.nan)
     methods = {name: code for code, name in enumerate(votes.methods)}
     images = {name: code for code, name in enumerate(votes.images)}
-    sign = -1.0 if metric.lower() in LOWER_IS_BETTER else 1.0
+    sign = -1.0 if _is_better_low(metric) else 1.0
     for method, image, value in zip(rows["method"], rows["image"], rows["value"], strict=True):
         place = methods.get(method, NONE), images.get(image, NONE)
         if NONE not in place:
@@ -275,3 +279,7 @@ def _fisher(correlation: float, n: int) -> tuple[float, float] | None:
     reach = float(quantile) / np.sqrt(n - 3)
     middle = np.arctanh(correlation)
     return float(np.tanh(middle - reach)), float(np.tanh(middle + reach))
+
+
+def _is_better_low(name: str) -> bool:
+    return not LOWER_IS_BETTER.isdisjoint({name.lower(), name.lower().partition("-")[0]})

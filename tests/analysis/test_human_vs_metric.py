@@ -130,3 +130,20 @@ def test_names_that_look_like_numbers_stay_as_they_are_written(tmp_path: Path) -
     scores = read_metrics(tmp_path / "m.csv")
     assert scores["image"].tolist() == ["0001", "1", ""]
     assert system_means(scores, "psnr") == {"007": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "turned"),
+    [
+        ("fid-inception-torchvision", True),
+        ("L1-hole", True),
+        ("colour-step", True),
+        ("psnr-hole", False),
+        ("u-ids", False),
+    ],
+)
+def test_a_metric_named_with_its_network_or_region_keeps_its_direction(name: str, turned: bool) -> None:  # noqa: FBT001
+    people = {"a": 3.0, "b": 2.0, "c": 1.0}
+    found = correlate(people, {"a": 30.0, "b": 20.0, "c": 10.0}, name)
+    assert found.turned is turned
+    assert found.spearman == pytest.approx(-1.0 if turned else 1.0)
