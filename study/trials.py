@@ -552,11 +552,13 @@ def _store_answer(
     # A server's clock that was set back in between has measured nothing.
     elapsed = at.now - trial.shown_at if trial.shown_at is not None else -1
     server_ms = elapsed // 1000 if elapsed >= 0 else None
+    shared_key = {"idempotency_key": _own(trial.id, key)}
     _STORE_RESPONSES.run_many(
         db,
         [
             response.model_dump()
-            | {"trial_id": trial.id, "idempotency_key": _own(visit, key), "server_ms": server_ms, "answered_at": at.now}
+            | shared_key
+            | {"trial_id": trial.id, "server_ms": server_ms, "answered_at": at.now}
             | {"gold_correct": _gold_correct(trial, response)}
             for response in responses
         ],
@@ -636,7 +638,7 @@ def _already(
     stored_key = db.execute(
         select(RESPONSE.c.idempotency_key).where(RESPONSE.c.trial_id == trial.id).limit(1)
     ).scalar_one_or_none()
-    if stored_key == _own(visit, key):
+    if stored_key == _own(trial.id, key):
         return _with_result(db, designs.of(db, visit.version_id), _go_on(db, designs, visit, at), trial.id)
     refusal = Refusal("already_answered", "This question was answered already; the first answer counts.")
     if trial.state == TrialState.VOID:
@@ -665,9 +667,9 @@ def _keep_attempt(
     return refusal
 
 
-def _own(visit: Visit, key: str) -> str:
-    """The key as it is stored: two sessions that draw the same one do not meet."""
-    return f"{visit.session_id}:{key}"
+def _own(trial_id: int, key: str) -> str:
+    """The key as it is stored: two sessions may draw the same one, and a client may send one for two trials."""
+    return f"{trial_id}:{key}"
 
 
 def _unknown_trial() -> RefusedError:

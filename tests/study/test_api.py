@@ -145,6 +145,13 @@ def test_two_sessions_may_draw_the_same_idempotency_key(stage: Stage) -> None:
     assert rows(stage, models.Response) == 4
 
 
+def test_a_client_that_sends_one_key_for_two_trials_loses_no_answer(stage: Stage) -> None:
+    participant = stage.participant().start()
+    for _ in range(2):
+        assert participant.try_answer(participant.get("/trial")["trial"], key="same").status_code == 200
+    assert rows(stage, models.Response) == 4
+
+
 def all_at_once(act: Callable[[int], object], people: int = 8) -> None:
     barrier = threading.Barrier(people)
     failures: list[BaseException] = []
