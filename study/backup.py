@@ -15,10 +15,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
 from db.connections import DatabaseError, parse_url, sqlite_path
 from db.engine import Database
 from db.migrate import migrate
+from study.design import VERSION
 from study.journal import Keys, Replayed, replay
+from study.quality import apply_rules
 from study.verification import verify
 
 SNAPSHOTS_KEPT = 12
@@ -227,6 +232,8 @@ def restore(folder: Path, url: str) -> Restored:
     migrate(unfinished_url)
     with Database.open(unfinished_url) as database:
         replayed = database.write(lambda db: replay(db, folder))
+        now = _micros(datetime.now(UTC))
+        database.write(lambda db: _judge(db, now=now))
         verify(database)
     with closing(sqlite3.connect(unfinished)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -236,6 +243,12 @@ def restore(folder: Path, url: str) -> Restored:
     unfinished.replace(target)
     _sync(target.parent)
     return Restored(newest, replayed)
+
+
+def _judge(db: Session, *, now: int) -> None:
+    """The journal holds answers, not exclusions: what the definitions' rules say of them is said again."""
+    for version_id in db.scalars(select(VERSION.c.id)).all():
+        apply_rules(db, version_id, at=now)
 
 
 def restore_if_absent(folder: Path, url: str, remote: Remote | None = None) -> Restored | None:
