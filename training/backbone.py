@@ -25,7 +25,7 @@ from training.presets import Bench, Growth, Preset
 SHOWN = 6
 """Photographs on a sheet."""
 
-SHEET_STEPS = 4
+SHEET_STEPS = 1
 """Sampling steps of the sheets, the family's default."""
 
 

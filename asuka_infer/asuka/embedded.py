@@ -28,8 +28,8 @@ from asuka_infer.settings import Settings, WorkingSize, change, choice, number, 
 WEIGHTS_FOLDER = Path(__file__).parent / "mini"
 """Where the committed weights of the embedded family lie."""
 
-DEFAULT_STEPS = 4
-"""Sampling starts near its end, from a first fill; more steps than this change nothing that can be measured."""
+DEFAULT_STEPS = 1
+"""Sampling starts from a first fill with little noise, and one step serves every family member best (measured)."""
 
 REPAINT_STEPS, REPAINT_JUMP, REPAINT_REPEATS = 20, 5, 2
 """35 UNet calls, our choice for a CPU: RePaint's own 250, 10 and 10 are 2,410 calls."""
