@@ -39,6 +39,7 @@ from analysis.power import plan_of, simulate_power
 from analysis.rates import Rate, preference_rates, selection_ratios, tie_counts, vote_counts
 from analysis.votes import Votes
 from asuka_infer.batch import Choices, local_engine, pair_up, run_batch
+from asuka_infer.catalog import METHODS
 from asuka_infer.datasets.sample_pictures import SAMPLE_PICTURES
 from asuka_infer.datasets.sample_stimuli import write_sample_stimuli
 from asuka_infer.safety import safety_check_here
@@ -55,7 +56,7 @@ from study.admin import AdminError, Admission, Role, Surroundings, admin_router
 from study.api import router, utc_microseconds
 from study.backup import BackupError, Backups, refuse_ephemeral, restore_if_absent
 from study.counters import CountError
-from study.definition import read_definition
+from study.definition import StudyDefinition, read_definition
 from study.ingest import ingest_study
 from study.journal import Journal, JournalError
 from study.limits import Limits
@@ -67,7 +68,7 @@ from study.service import RefusedError
 from study.tab import build_admin_tab, build_study_tab
 
 TITLE = "ASUKA inpainting"
-EXAMPLE = Path(__file__).parent / "study" / "examples" / "example.yaml"
+EXAMPLES = Path(__file__).parent / "study" / "examples"
 BAD_INPUT = 2
 """Exit code when what was given cannot be used, as argparse has it."""
 
@@ -293,9 +294,17 @@ class Preparation:
         return f"Making the example study's pictures: {bar} {self.done} of {self.total}"
 
 
+def example_definition() -> StudyDefinition:
+    """With the embedded methods where they can run; of classical ones on a host without torch or weights."""
+    definition = read_definition(EXAMPLES / "example.yaml")
+    if all(METHODS[method.key].readiness().ready for method in definition.methods):
+        return definition
+    return read_definition(EXAMPLES / "example_classical.yaml")
+
+
 def prepare_example(settings: AppSettings, database: Database, preparation: Preparation) -> None:
     """Make the example study's pictures, bring them in and open the study; what is done already is not done again."""
-    definition = read_definition(EXAMPLE)
+    definition = example_definition()
     folder = settings.data_dir / "example-study"
     write_sample_stimuli(folder)
     pairs = pair_up(folder / "images", folder / "holes").pairs
@@ -319,7 +328,7 @@ def prepare_example(settings: AppSettings, database: Database, preparation: Prep
 
 
 def _start_preparing(settings: AppSettings, database: Database, preparation: Preparation) -> None:
-    definition = read_definition(EXAMPLE)
+    definition = example_definition()
     if not settings.example or settings.study != definition.study or _is_open(database, definition.study):
         preparation.ready = True
         return

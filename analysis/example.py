@@ -11,7 +11,7 @@ from analysis.simulate import PAPER_COUNTS, Design, Truth, simulate_votes
 from analysis.votes import Votes
 
 EXAMPLE_METHODS = ("shift-map", "fsr", "telea", "navier-stokes", "biharmonic", "nearest-neighbour")
-"""Those of the example study, so that its own database can take this one's place."""
+"""Names to tell apart in the figures; any would do."""
 
 EXAMPLE_WORTHS = (0.9, 0.3, 0.0, -0.1, -0.3, -0.8)
 """Invented, and not measured: nobody has voted here."""

@@ -4,6 +4,7 @@ Importing this costs nothing: a loader imports its method when it is called.
 """
 
 import difflib
+import importlib.util
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -150,6 +151,8 @@ _MINI_MANIFEST = Path(__file__).parent / "asuka" / "mini" / "mini.json"
 
 def _mini_readiness() -> Readiness:
     """The embedded weights lie in the repository; nothing is downloaded."""
+    if importlib.util.find_spec("torch") is None:
+        return Readiness(ready=False, how_to="torch is not installed here; pip install -r requirements.txt.")
     if _MINI_MANIFEST.is_file():
         return READY
     return Readiness(
