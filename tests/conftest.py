@@ -5,6 +5,8 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
+import psycopg
+import psycopg.sql
 import pytest
 from playwright.sync_api import expect
 
@@ -13,6 +15,21 @@ from playwright.sync_api import expect
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def _database_of_this_worker(server: str, worker: str) -> str:
+    """Two workers of pytest-xdist empty their databases whenever they like, so each has its own."""
+    name = f"asuka_{worker}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
+            connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
+    return f"{server.rpartition('/')[0]}/{name}"
+
+
+if "ASUKA_TEST_POSTGRES_URL" in os.environ and "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["ASUKA_TEST_POSTGRES_URL"] = _database_of_this_worker(
+        os.environ["ASUKA_TEST_POSTGRES_URL"], os.environ["PYTEST_XDIST_WORKER"]
+    )
 
 # A browser on a machine with two busy cores: a page that is right after six seconds is right. Playwright's own default
 # of five made a correct page fail now and then.

@@ -285,7 +285,7 @@ def test_a_killed_batch_leaves_no_half_file_and_goes_on_where_it_was(folders: Pa
     )
     wait_for_first_result(process, out)
     os.killpg(process.pid, how)  # as a terminal does: the workers hear it too
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
     assert "Traceback" not in errors
     records = {path.stem for path in out.rglob("*.json")}

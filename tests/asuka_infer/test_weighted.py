@@ -100,5 +100,5 @@ def test_a_gpu_without_room_has_the_parts_take_turns(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", free_and_total)
     assert choose_placement(4000) == Placement("cuda", torch.float16, offload=False)
-    assert choose_placement(5500) == Placement("cuda", torch.float16, offload=True)
+    assert choose_placement(5500) == Placement("cuda", torch.float16, offload=True, tiling=True)
     assert choose_placement(4000, half=torch.bfloat16).dtype == torch.bfloat16

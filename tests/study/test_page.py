@@ -185,6 +185,7 @@ def tab_to(page: Page, name: str) -> None:
     """Press Tab until the element of that name has the focus, as somebody without a mouse does."""
     focused = "() => { let at = document.activeElement; while (at?.shadowRoot) at = at.shadowRoot.activeElement; "
     focused += "return at?.closest('label')?.textContent ?? at?.textContent ?? ''; }"
+    expect(page.get_by_text(name).first).to_be_visible()  # a page that is still being drawn has nothing to go to
     for _ in range(30):
         page.keyboard.press("Tab")
         if name in page.evaluate(focused):

@@ -186,6 +186,7 @@ def shown(page: Page, title: str) -> None:
 def tab_to(page: Page, name: str) -> None:
     focused = "() => { let at = document.activeElement; while (at?.shadowRoot) at = at.shadowRoot.activeElement; "
     focused += "return at?.closest('label')?.textContent ?? at?.textContent ?? ''; }"
+    expect(page.get_by_text(name).first).to_be_visible()  # a page that is still being drawn has nothing to go to
     for _ in range(30):
         page.keyboard.press("Tab")
         if name == page.evaluate(focused).strip():
