@@ -212,7 +212,9 @@ def test_an_uploaded_mask_is_fitted_and_its_polarity_guessed(engine: DemoEngine,
 
 def test_ready_methods_come_first_and_one_of_them_is_chosen(engine: DemoEngine) -> None:
     far = Method("asuka-far", "Far", "-", "-", "-", load=EXTRA[0].load, readiness=lambda: Readiness(False))  # noqa: FBT003
-    assert DemoEngine(methods={"asuka-far": far, **METHODS}).favourite() == "nearest-neighbour"
+    assert DemoEngine(methods={"asuka-far": far, **METHODS}).favourite() == "asuka-mini"
+    classical = {key: method for key, method in METHODS.items() if not key.endswith("-mini")}
+    assert DemoEngine(methods={"asuka-far": far, **classical}).favourite() == "nearest-neighbour"
     with pytest.raises(DemoError, match="No method can run here"):
         DemoEngine(methods={"asuka-far": far}).favourite()
     assert engine.favourite() in METHODS
