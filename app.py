@@ -299,7 +299,7 @@ def example_definition() -> StudyDefinition:
     definition = read_definition(EXAMPLES / "example.yaml")
     if all(METHODS[method.key].readiness().ready for method in definition.methods):
         return definition
-    return read_definition(EXAMPLES / "example_classical.yaml")
+    return read_definition(EXAMPLES / "without_torch" / "example.yaml")
 
 
 def prepare_example(settings: AppSettings, database: Database, preparation: Preparation) -> None:

@@ -20,7 +20,7 @@ from study.definition import (
 )
 from study.preregistration import preregistration
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "study" / "examples").glob("*.yaml"))
+EXAMPLES = sorted((Path(__file__).parents[2] / "study" / "examples").rglob("*.yaml"))
 
 SMALLEST = """
 study: small
@@ -35,7 +35,7 @@ def changed(**changes: Any) -> dict[str, Any]:
     return yaml.safe_load(SMALLEST) | changes
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.relative_to(path.parents[1]).as_posix())
 def test_every_example_is_valid_for_us_and_for_its_schema(path: Path) -> None:
     study = read_definition(path)
     jsonschema.Draft202012Validator(json.loads(json_schema())).validate(yaml.safe_load(path.read_text()))
