@@ -65,7 +65,7 @@ class Sources:
     tier: Tier = "all"
 
 
-Builder = Callable[[Preset, Bench], Stage]
+Builder = Callable[[Preset, Bench], Stage[MiniModel]]
 
 STAGES: Mapping[StageName, Builder] = {
     "vae": lambda preset, bench: vae.VaeStage(vae.PRESETS[preset], bench),

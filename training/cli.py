@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     rehearse.add_argument("--seconds", type=float, default=15.0, help="per stage")
     rehearse.set_defaults(run_command=_rehearse)
     pack = commands.add_parser("pack", help="photographs and all they need in one folder of limited size")
-    _add_sources(pack)
+    add_sources(pack)
     pack.add_argument("--out", type=Path, required=True, help="folder to carry; train with --data OUT/train")
     pack.add_argument("--limit-mib", type=float, default=52.0, help="largest size of the folder")
     pack.set_defaults(run_command=_pack)
@@ -84,7 +84,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
     _add_run(parser)
-    _add_sources(parser)
+    add_sources(parser)
     parser.add_argument("--pause-after", type=float, metavar="MINUTES", help="stop this call then, to be continued")
     parser.add_argument("--compile", action="store_true", help="torch.compile the objective")
 
@@ -103,7 +103,8 @@ def _add_measure(table: argparse.ArgumentParser) -> None:
     table.set_defaults(run_command=_measure, no_perceptual=False, tier="all")
 
 
-def _add_sources(parser: argparse.ArgumentParser) -> None:
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """The options that `sources_of` reads."""
     parser.add_argument("--data", type=Path, required=True, help="photographs: a folder of them or of tar shards")
     parser.add_argument("--tier", choices=["all", "open"], default="all", help="'open': only licences for any use")
     parser.add_argument("--silhouettes", type=Path, nargs="+", help="npz files; default DATA/../object_masks/*.npz")
@@ -113,7 +114,12 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="that decode and draw holes")
 
 
-def _sources(given: argparse.Namespace, data: Path) -> chain.Sources:
+def sources_of(given: argparse.Namespace, data: Path) -> chain.Sources:
+    """What a run is made from: as told on the command line, the rest from beside the photographs.
+
+    Raises:
+        DataError: when silhouettes or perceptual weights are neither told nor found.
+    """
     beside = data.parent
     silhouettes = given.silhouettes or sorted((beside / "object_masks").glob("*.npz"))
     if not silhouettes:
@@ -132,7 +138,7 @@ def _sources(given: argparse.Namespace, data: Path) -> chain.Sources:
 
 
 def _train_stage(given: argparse.Namespace) -> int:
-    bench = chain.prepare(_sources(given, given.data), given.run, given.preset, processes=given.processes)
+    bench = chain.prepare(sources_of(given, given.data), given.run, given.preset, processes=given.processes)
     complete = chain.train_stage(
         given.stage,
         bench,
@@ -146,7 +152,7 @@ def _train_stage(given: argparse.Namespace) -> int:
 
 
 def _train_mini(given: argparse.Namespace) -> int:
-    bench = chain.prepare(_sources(given, given.data), given.run, given.preset, processes=given.processes)
+    bench = chain.prepare(sources_of(given, given.data), given.run, given.preset, processes=given.processes)
     complete = chain.train_mini(bench, given.run, given.preset, pause_after=given.pause_after, compiled=given.compile)
     return _report(given.run, complete=complete)
 
@@ -164,14 +170,14 @@ def _adopt(given: argparse.Namespace) -> int:
 
 
 def _rehearse(given: argparse.Namespace) -> int:
-    bench = chain.prepare(_sources(given, given.data), given.run, given.preset, processes=given.processes)
+    bench = chain.prepare(sources_of(given, given.data), given.run, given.preset, processes=given.processes)
     for line in chain.rehearse(bench, given.run, given.preset, seconds=given.seconds, compiled=given.compile):
         print(line, flush=True)
     return 0
 
 
 def _pack(given: argparse.Namespace) -> int:
-    sources = _sources(given, given.data)
+    sources = sources_of(given, given.data)
     size = pack(
         sources.data,
         given.out,
@@ -186,7 +192,7 @@ def _pack(given: argparse.Namespace) -> int:
 
 
 def _measure(given: argparse.Namespace) -> int:
-    sources = _sources(given, given.eval)
+    sources = sources_of(given, given.eval)
     if sources.perceptual is None or sources.reserved is None:
         raise MeasureError("Measuring needs SqueezeNet weights and the list of shapes kept for evaluation.")
     shapes = read_silhouettes(sources.silhouettes, sources.reserved, for_evaluation=True)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from asuka_infer.asuka.mini import MiniModel
 from asuka_infer.request import RgbImage
 
 CHECKPOINT = "checkpoint.pt"
@@ -34,6 +33,10 @@ WEIGHTS = "weights.safetensors"
 LOG = "log.jsonl"
 SHEETS = "sheets"
 STATE = "state.json"
+
+Net = TypeVar("Net", bound=nn.Module)
+Net_contra = TypeVar("Net_contra", bound=nn.Module, contravariant=True)
+"""What is trained: the small family's model, or a network of its own."""
 
 
 class TrainingError(RuntimeError):
@@ -93,7 +96,7 @@ class Moment:
     device: torch.device
 
 
-class Stage(Protocol):
+class Stage(Protocol[Net_contra]):
     """What the loop must know of a stage."""
 
     @property
@@ -116,7 +119,7 @@ class Stage(Protocol):
         """Everything that decides the outcome, as JSON values; a checkpoint of another recipe is refused."""
         ...
 
-    def objective(self, model: MiniModel) -> nn.Module:
+    def objective(self, model: Net_contra) -> nn.Module:
         """A module over (parts of) the model that turns a batch into named losses, "loss" being minimised."""
         ...
 
@@ -124,11 +127,11 @@ class Stage(Protocol):
         """What the objective is called with."""
         ...
 
-    def finish(self, model: MiniModel) -> None:
+    def finish(self, model: Net_contra) -> None:
         """Changes the averaged model before its weights are written for the next stages."""
         ...
 
-    def sheet(self, model: MiniModel) -> RgbImage:
+    def sheet(self, model: Net_contra) -> RgbImage:
         """Pictures that show how far the averaged model has got."""
         ...
 
@@ -160,8 +163,8 @@ class _Progress:
 
 
 def train(
-    stage: Stage,
-    model: MiniModel,
+    stage: Stage[Net],
+    model: Net,
     run: Path,
     *,
     minutes: float | None = None,
@@ -209,7 +212,9 @@ def train(
 class _Clock:
     """Time and schedule: how far a run is, and when it pauses."""
 
-    def __init__(self, stage: Stage, progress: _Progress, minutes: float | None, pause_after: float | None) -> None:
+    def __init__(
+        self, stage: Stage[Any], progress: _Progress, minutes: float | None, pause_after: float | None
+    ) -> None:
         self._progress, self._pace, self._name = progress, stage.pace, stage.name
         self._budget = math.inf if minutes is None else 60 * minutes
         self._pause = math.inf if pause_after is None else 60 * pause_after
@@ -251,10 +256,10 @@ class _Clock:
         return min(1.0, max(self._progress.step / self._pace.steps, self.spent() / self._budget))
 
 
-class _Learner:
+class _Learner(Generic[Net]):
     """The model, its optimiser and its running average."""
 
-    def __init__(self, stage: Stage, model: MiniModel, accelerator: Accelerator, *, compiled: bool) -> None:
+    def __init__(self, stage: Stage[Net], model: Net, accelerator: Accelerator, *, compiled: bool) -> None:
         self._stage, self._pace, self._accelerator = stage, stage.pace, accelerator
         self._model = model.to(accelerator.device).train()
         self._model.to(memory_format=torch.channels_last)
@@ -400,7 +405,7 @@ def weights_of(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / WEIGHTS)
 
 
-def put_weights(model: MiniModel, weights: Mapping[str, Tensor], source: Path) -> None:
+def put_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
     """Copy a stage's weights into the model.
 
     Raises:
@@ -414,7 +419,7 @@ def put_weights(model: MiniModel, weights: Mapping[str, Tensor], source: Path) -
         _copy_into({name: parameters[name] for name in weights}, weights, source)
 
 
-def _choose(model: MiniModel, stage: Stage) -> dict[str, nn.Parameter]:
+def _choose(model: nn.Module, stage: Stage[Any]) -> dict[str, nn.Parameter]:
     model.requires_grad_(requires_grad=False)
     chosen = {name: value for name, value in model.named_parameters() if name.startswith(stage.trains)}
     for value in chosen.values():
