@@ -23,7 +23,7 @@ OpenCells = NDArray[np.bool_]
 """(images, pairs, sides): True where another answer is wanted."""
 
 
-StepKind = Literal["practice", "gold", "real", "repeat"]
+StepKind = Literal["practice", "gold", "attention", "real", "repeat"]
 
 T = TypeVar("T")
 
@@ -35,6 +35,7 @@ class PlanRules:
     Attributes:
         gold_criteria: how many criteria have gold pictures; golds and practice take turns among them.
         golds: gold trials per such criterion.
+        attention: trials that say what to choose; placed as if they were golds.
         candidates: positions of a trial.
     """
 
@@ -47,6 +48,7 @@ class PlanRules:
     repeats: int
     repeat_gap: int
     candidates: int
+    attention: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ class Step:
 
     Attributes:
         criterion: for practice and gold: which of the criteria that have gold pictures is tested.
-        item: for practice and gold: which of the prepared pictures for it.
-        right: for practice and gold: the position of the right answer.
+        item: for practice, gold and attention: which of the prepared pictures.
+        right: for practice, gold and attention: the position of the right answer.
         repeat_of: for a repeat: the index of the step it repeats.
     """
 
@@ -94,23 +96,24 @@ class AssignmentError(ValueError):
 
 @lru_cache(maxsize=4096)
 def session_plan(rules: PlanRules, key: bytes) -> tuple[Step, ...]:
-    """What a session asks, step by step: practice, then real trials with golds and repeats among them.
+    """What a session asks, step by step: practice, then real trials with golds, marked pictures and repeats among them.
 
-    The first gold comes after `first_after` trials and they are `min_gap` apart, placed evenly at random among all
-    such placements. A repeat comes at least `repeat_gap` trials after a real trial of its own. Right answers stand at
-    each position equally often, give or take one.
+    The first gold or attention trial comes after `first_after` trials and they are `min_gap` apart, placed evenly at
+    random among all such placements. A repeat comes at least `repeat_gap` trials after a real trial of its own. Right
+    answers stand at each position equally often, give or take one.
 
     Args:
         rules: of the study; they must fit together, as `study.definition` checks.
         key: secret to the session; the same key gives the same plan.
     """
     draw = _Draw(key)
-    total = rules.real + rules.repeats + rules.golds * rules.gold_criteria
+    total = rules.real + rules.repeats + rules.golds * rules.gold_criteria + rules.attention
     practice = [Step("practice", at % rules.gold_criteria, at) for at in range(rules.practice)]
-    golds = [Step("gold", of, item) for of in range(rules.gold_criteria) for item in range(rules.golds)]
-    draw.shuffle(golds)
+    tests = [Step("gold", of, item) for of in range(rules.gold_criteria) for item in range(rules.golds)]
+    tests += [Step("attention", item=item) for item in range(rules.attention)]
+    draw.shuffle(tests)
     main = [Step("real")] * total
-    for at, step in zip(_gold_places(rules, total, len(golds), draw), golds, strict=True):
+    for at, step in zip(_test_places(rules, total, len(tests), draw), tests, strict=True):
         main[at] = step
     for at, original in _repeat_places(rules, main, draw).items():
         main[at] = Step("repeat", repeat_of=len(practice) + original)
@@ -220,7 +223,7 @@ class _Draw:
         return [items[at] for at in sorted(places[:count])]
 
 
-def _gold_places(rules: PlanRules, total: int, count: int, draw: _Draw) -> list[int]:
+def _test_places(rules: PlanRules, total: int, count: int, draw: _Draw) -> list[int]:
     """Ascending places, none before `first_after`, neighbours at least `min_gap` apart."""
     if not count:
         return []
@@ -245,7 +248,7 @@ def _repeat_places(rules: PlanRules, main: Sequence[Step], draw: _Draw) -> dict[
 
 
 def _with_right_answers(steps: Sequence[Step], rules: PlanRules, draw: _Draw) -> list[Step]:
-    tested = [at for at, step in enumerate(steps) if step.kind in {"practice", "gold"}]
+    tested = [at for at, step in enumerate(steps) if step.kind in {"practice", "gold", "attention"}]
     positions = [at % rules.candidates for at in range(len(tested))]
     draw.shuffle(positions)
     right = dict(zip(tested, positions, strict=True))

@@ -160,6 +160,7 @@ def _add_keeping(add: _Add) -> None:
     )  # fmt: skip
     bots.add_argument("--drop-out", type=float, default=0.0, help="share of participants who leave early")
     bots.add_argument("--ties", type=float, default=0.0, help="share of answers that see no difference")
+    bots.add_argument("--careless", type=float, default=0.0, help="share of participants who look at nothing")
     bots.add_argument("--at-once", type=int, default=8, help="participants at the same time")
     bots.add_argument("--seed", type=int, default=0)
     bots.add_argument("--source", default="public", help="as which kind of participants they come")
@@ -303,7 +304,9 @@ def _simulate(given: argparse.Namespace) -> None:
     strange = sorted(set(strengths) - set(known.values()))
     if strange:
         raise SimulationError(f"{strange[0]!r} is no method of {given.study}; check --strength.")
-    plan = Plan(given.people, given.seed, given.drop_out, given.ties, given.at_once, given.source)
+    plan = Plan(
+        given.people, given.seed, given.drop_out, given.ties, given.at_once, given.source, careless=given.careless
+    )
     found = simulate(given.url, given.study, plan, strengths_taste(strengths), recogniser(known))
     print(
         f"{found.completed} completed with {found.codes} codes, {found.left} left, {found.turned_away} turned away; "

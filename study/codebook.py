@@ -45,7 +45,11 @@ VOTES = _columns(
     ("locale", "text", "language the questions were read in"),
     ("trial_id", "text", "opaque id of the trial"),
     ("seq", "whole", "place of the trial within its session"),
-    ("kind", "text", "real, repeat, gold, attention or practice; only real and repeat compare methods"),
+    (
+        "kind",
+        "text",
+        "real, repeat, gold, attention (a mark says what to choose) or practice; only real and repeat compare methods",
+    ),
     ("image_key", "text", "the image"),
     ("stratum", "text", "the image's stratum, empty if there are none"),
     ("criterion", "text", "key of the question"),
@@ -58,7 +62,7 @@ VOTES = _columns(
     (
         "gold_correct",
         "yes_no",
-        "whether a gold trial's right picture was chosen, by the criterion it tests; else empty",
+        "whether a gold trial's right picture was chosen, by the criterion it tests, or an attention trial's by any",
     ),
     ("rt_ms", "whole", "milliseconds from all pictures shown to the last change of this answer"),
     ("first_input_ms", "whole", "milliseconds to the first input"),

@@ -136,6 +136,12 @@ class Plan(Part):
     practice: int = Field(default=0, ge=0, le=20, description="trials before, whose right answer is then told with why")
     real: int = Field(default=40, ge=1, le=1000, description="trials that count; the paper asks 40 (section 5.2)")
     gold: GoldPlan = GoldPlan()
+    attention: int = Field(
+        default=0,
+        ge=0,
+        le=10,
+        description="trials whose pictures are marked with the one to choose; placed among the golds, as far apart",
+    )
     repeats: int = Field(default=0, ge=0, le=100, description="trials asked again with the sides swapped")
     repeat_gap: int = Field(default=10, ge=1, le=100, description="from a trial to its repetition at least, in trials")
 
@@ -378,17 +384,20 @@ class StudyDefinition(Part):
         return self
 
     def _refuse_crowded_plan(self) -> None:
-        plan, golds = self.plan, self.golds
+        plan, tests = self.plan, self.golds + self.plan.attention
         if (plan.practice or plan.gold.per_criterion) and not self.gold_criteria:
             raise ValueError(
                 "plan: practice and gold trials need a question whose right answer can be made; write "
                 "gold: colour_shift or gold: foreign_object at a criterion"
             )
-        if golds and plan.gold.first_after + (golds - 1) * plan.gold.min_gap >= plan.real + golds + plan.repeats:
+        if tests and plan.gold.first_after + (tests - 1) * plan.gold.min_gap >= self.trials:
+            both = "gold and attention trials" if plan.attention else "gold trials"
             raise ValueError(
-                f"plan.gold: {golds} gold trials {plan.gold.min_gap} apart, the first after {plan.gold.first_after}, "
-                f"do not fit among {plan.real + golds + plan.repeats} trials; lower gold.min_gap or gold.per_criterion"
+                f"plan.gold: {tests} {both} {plan.gold.min_gap} apart, the first after {plan.gold.first_after}, "
+                f"do not fit among {self.trials} trials; lower gold.min_gap or ask fewer of them"
             )
+        if not plan.attention and any(rule.rule == "attention" for rule in self.exclusions):
+            raise ValueError("exclusions: the rule attention has nothing to judge; write plan.attention: 2, or drop it")
         if plan.repeats and plan.repeat_gap + plan.repeats > plan.real:
             raise ValueError(
                 f"plan.repeats: {plan.repeats} repetitions at least {plan.repeat_gap} trials later do not fit among "
@@ -408,7 +417,7 @@ class StudyDefinition(Part):
     @property
     def trials(self) -> int:
         """Trials of one session after the practice."""
-        return self.plan.real + self.golds + self.plan.repeats
+        return self.plan.real + self.golds + self.plan.attention + self.plan.repeats
 
     @property
     def candidates(self) -> int:

@@ -168,12 +168,17 @@ def plan_rules(definition: StudyDefinition) -> PlanRules:
         repeats=plan.repeats,
         repeat_gap=plan.repeat_gap,
         candidates=definition.candidates,
+        attention=plan.attention,
     )
 
 
 def gold_variant(kind: str, criterion: int, item: int, place: str) -> str:
     """The name of a gold picture among the renditions of its image; `place` is "right" or "wrong" and a number."""
     return f"{kind}/{criterion}/{item}/{place}"
+
+
+EVERY_QUESTION = "*"
+"""Stands for the tested criterion where the right answer is that to all of them; no key of a criterion begins so."""
 
 
 def grid_shape(definition: StudyDefinition, images: int) -> tuple[int, int, int]:

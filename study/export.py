@@ -25,7 +25,7 @@ from db.base import Base
 from db.revision import HEAD
 from study.codebook import LIST_SEPARATOR, SESSIONS, TABLES, VOTES, Column, codebook
 from study.counters import SESSION, TRIAL
-from study.design import IMAGE, RENDITION, Design, load_design
+from study.design import EVERY_QUESTION, IMAGE, RENDITION, Design, load_design
 from study.publication import Visibility, find_version, launched_versions, visibility
 from study.service import RefusedError
 from study.trials import RESPONSE, SLOT, VOTE
@@ -326,7 +326,7 @@ class _Reader:
     def _vote(self, row: Any, *, in_primary_set: bool) -> Row:
         image = self._images[row.trial_image_id]
         shown = self._shown.get(row.trial_id, [])
-        tested = row.trial_gold_criterion is not None and row.trial_gold_criterion == row.criterion
+        tested = row.trial_gold_criterion in {row.criterion, EVERY_QUESTION}
         return {
             "study": self.design.slug,
             "version": self.design.version,

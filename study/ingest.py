@@ -21,6 +21,7 @@ from asuka_infer.run_record import RecordError, RunRecord, record_path
 from db import models
 from db.engine import Database
 from study.assignment import AssignmentError, refuse_impossible_plan
+from study.attention import marked
 from study.blinding import telling_chunks
 from study.definition import StudyDefinition
 from study.design import CELL, IMAGE, METHOD, RENDITION, VERSION, gold_variant, grid_shape
@@ -36,6 +37,9 @@ HATCH_LEVELS = (118, 146)
 
 OUTLINE_PX = 2
 """White and black, half each, so that the border is seen on any background; drawn inside the hole alone."""
+
+MARKED = "marked"
+"""How the pictures of an attention trial are made."""
 
 GOLD_DONORS = 4
 """Other photographs from which the foreign objects of one gold trial are taken; our choice: enough to find odd ones."""
@@ -396,6 +400,7 @@ def _gold_trials(definition: StudyDefinition, sources: Sequence[_Source]) -> dic
     plan, criteria = definition.plan, definition.gold_criteria
     wanted = [("gold", of, item) for item in range(plan.gold.per_criterion) for of in range(len(criteria))]
     wanted += [("practice", item % len(criteria), item) for item in range(plan.practice)]
+    wanted += [("attention", 0, item) for item in range(plan.attention)]
     order = sorted(
         sources, key=lambda source: hashlib.sha256(f"gold {definition.study} {source.key}".encode()).digest()
     )
@@ -404,7 +409,8 @@ def _gold_trials(definition: StudyDefinition, sources: Sequence[_Source]) -> dic
         source = order[at % len(order)]
         donors = [order[(at + step) % len(order)].image for step in range(1, GOLD_DONORS + 1)]
         others = tuple(dict.fromkeys(path for path in donors if path != source.image))
-        trials.setdefault(source.key, []).append(_GoldTrial(kind, of, item, criteria[of].gold or "", others))
+        how = MARKED if kind == "attention" else criteria[of].gold or ""
+        trials.setdefault(source.key, []).append(_GoldTrial(kind, of, item, how, others))
     return trials
 
 
@@ -415,7 +421,9 @@ def _gold_pictures(
     right = renditions.outputs[cleanest(renditions.outputs, renditions.hole)]
     seed = f"{definition.study} {image} {gold.kind} {gold.criterion} {gold.item}"
     ways = definition.candidates - 1
-    if gold.how == "colour_shift":
+    if gold.how == MARKED:
+        right, wrong = marked(right, choose=True), [marked(right, choose=False)] * ways
+    elif gold.how == "colour_shift":
         wrong = colour_shifts(right, renditions.hole, ways, seed=seed)
     else:
         photographs = [read_image(path).pixels for path in gold.donors]

@@ -198,6 +198,7 @@ class StudyView(Message):
     soft_max_s: int = Field(description="after this the page may remind the participant to go on")
     results_public: bool = Field(description="the rates may be shown while the study runs")
     proof_of_work: int = Field(description="leading zero bits of SHA-256('challenge:answer') to bring; 0 for none")
+    attention: bool = Field(description="in some trials the picture to choose is marked; the page explains the mark")
 
 
 class StudyList(Message):

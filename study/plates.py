@@ -52,6 +52,18 @@ def plate_png(key: bytes, number: int) -> bytes:
     return bytes(png)
 
 
+def read_plate(png: bytes) -> str:
+    """What eyes that see all hues read on a plate: the figure whose shape holds the dots of the figure's hue."""
+    decoded = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    if decoded is None:
+        raise ValueError("A plate is a PNG file; these bytes are none.")
+    lab = np.asarray(cv2.cvtColor(decoded.astype(np.float32) / 255, cv2.COLOR_BGR2Lab))
+    hue = np.arctan2(lab[..., 2], lab[..., 1])
+    towards = np.cos(hue - FIGURE_HUE) - np.cos(hue - GROUND_HUE)
+    seen = np.where(np.hypot(lab[..., 1], lab[..., 2]) > CHROMA / 2, towards, 0)
+    return max(FIGURES, key=lambda figure: float((seen * np.where(figure_shape(figure), 1, -1)).sum()))
+
+
 @lru_cache(maxsize=64)
 def draw_plate(figure: str, *, seed: int) -> Pixels:
     """(320, 320, 3) sRGB: a round plate of dots in which those within the figure have another hue."""

@@ -46,7 +46,8 @@ def _design(definition: StudyDefinition) -> str:
     plan, target = definition.plan, definition.target
     asked = (
         f"{plan.real} comparisons, each image at most once; {plan.practice} to practise, {definition.golds} with a "
-        f"known right answer and {plan.repeats} asked again with the sides swapped"
+        f"known right answer, {plan.attention} whose pictures are marked with the one to choose, and {plan.repeats} "
+        "asked again with the sides swapped"
     )
     primary = "the primary analysis reads the first answers of each cell up to its target, so it is exactly balanced"
     window = f"{definition.screen.min_css_width} x {definition.screen.min_css_height} CSS pixels"

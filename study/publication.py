@@ -360,4 +360,5 @@ def _view(definition: StudyDefinition, status: VersionStatus) -> StudyView:
         soft_max_s=definition.timing.soft_max_s,
         results_public=definition.results == "public",
         proof_of_work=definition.recruit.proof_of_work,
+        attention=definition.plan.attention > 0,
     )

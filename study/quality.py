@@ -220,9 +220,12 @@ def _gold(record: Record, params: Params, _study: StudyDefinition) -> Judged:
 
 
 def _attention(record: Record, params: Params, _study: StudyDefinition) -> Judged:
-    scored = [each.correct for each in record.answers if each.kind == TrialKind.ATTENTION and each.correct is not None]
-    failed = len(scored) - sum(scored)
-    return failed > params["most_failed"], {"failed": failed, "of": len(scored)}
+    right: dict[int, bool] = {}
+    for each in record.answers:
+        if each.kind == TrialKind.ATTENTION and each.correct is not None:
+            right[each.trial] = each.correct and right.get(each.trial, True)
+    failed = len(right) - sum(right.values())
+    return failed > params["most_failed"], {"failed": failed, "of": len(right)}
 
 
 def _speed(record: Record, params: Params, _study: StudyDefinition) -> Judged:

@@ -21,8 +21,9 @@ from urllib.parse import urlsplit
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db.models import RenditionKind
+from db.models import RenditionKind, TrialKind
 from study.design import RENDITION, load_design
+from study.plates import read_plate
 from study.publication import newest_version
 from study.trials import BLOB
 
@@ -41,7 +42,8 @@ class Plan:
         people: participants.
         seed: of everything that is drawn; the n-th participant behaves alike whatever the others do.
         drop_out: share of participants who leave after a trial drawn at random.
-        ties: share of answers that are "no visible difference", where the study allows it.
+        ties: share of answers that are "no visible difference", where the study allows it and no picture is marked.
+        careless: share of participants who look at nothing and take any picture.
         at_once: participants at the same time.
         source: as which kind of participant they come, with made-up ids; "public" needs none.
     """
@@ -52,6 +54,7 @@ class Plan:
     ties: float = 0.0
     at_once: int = 8
     source: str = "public"
+    careless: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,10 @@ Recognise = Callable[[bytes], str]
 
 def strengths_taste(strengths: Mapping[str, float]) -> Taste:
     """Choose each candidate with a probability proportional to its strength (Luce's choice rule): 7 to 3 is 70/30."""
-    weight = {WRONG: SLIP * min([1.0, *strengths.values()]), **strengths}
+    slip = SLIP * min([1.0, *strengths.values()])
 
     def choose(shown: Sequence[str], chance: random.Random) -> int:
+        weight = {WRONG: slip / max(shown.count(WRONG), 1), **strengths}
         return chance.choices(range(len(shown)), [weight.get(name, 1.0) for name in shown])[0]
 
     return choose
@@ -192,6 +196,7 @@ class _Bot:
         self._taste = taste
         self._seen = seen
         self._chance = random.Random(f"{plan.seed} {number}")
+        self._careless = random.Random(f"{plan.seed} {number} careless").random() < plan.careless
 
     def take_part(self) -> tuple[str, int, bool]:
         """(how it ended, answers given, whether there was a completion code)."""
@@ -213,6 +218,9 @@ class _Bot:
         self._to.token = str(self._to.ask("POST", "/sessions", request)["token"])
         screen = {"css_width": 1280, "css_height": 800, "device": "desktop", "browser": "other"}
         self._to.ask("POST", "/sessions/me/environment", screen)
+        plates = [self._plate(number) for number in range(self._study["screen"]["colour_vision"])]
+        if plates:
+            self._to.ask("POST", "/sessions/me/plates", {"figures": plates})
         boxes = list(self._study["consent"]["boxes"])
         self._to.ask("POST", "/sessions/me/consent", {"accepted": True, "boxes": boxes})
 
@@ -229,7 +237,9 @@ class _Bot:
         for criterion in trial["criteria"]:
             answer: dict[str, Any] = {"criterion": criterion, "outcome": "choice"}
             answer["rt_ms"] = round(self._chance.lognormvariate(8.0, 0.5))  # a median of three seconds
-            if allow_tie[criterion] and self._chance.random() < self._plan.ties:
+            if self._careless:
+                answer["position"] = self._chance.randrange(len(shown))
+            elif allow_tie[criterion] and MARKED not in shown and self._chance.random() < self._plan.ties:
                 answer["outcome"] = "tie"
             else:
                 answer["position"] = self._taste(shown, self._chance)
@@ -238,10 +248,16 @@ class _Bot:
         return self._to.ask("POST", f"/trial/{trial['id']}/answer", {"responses": responses}, key=key)
 
     def _picture(self, token: str) -> str:
-        status, content, _ = self._to.request("GET", f"/study/s/{token}")
+        return self._seen(self._bytes(f"/study/s/{token}"))
+
+    def _plate(self, number: int) -> str:
+        return read_plate(self._bytes(f"/study/api/v1/sessions/me/plates/{number}"))
+
+    def _bytes(self, path: str) -> bytes:
+        status, content, _ = self._to.request("GET", path)
         if status != http.client.OK:
             raise SimulationError(f"A picture was not served ({status}).")
-        return self._seen(content)
+        return content
 
 
 class _Remembered:
@@ -256,15 +272,16 @@ class _Remembered:
             return self._recognise(png)
 
 
-WRONG, RIGHT = "wrong", "right"
-"""What bots call the pictures of gold trials; they hardly ever take a wrong one."""
+WRONG, RIGHT, MARKED = "wrong", "right", "marked"
+"""What bots call the pictures of gold trials and the marked one of an attention trial; they hardly ever take a wrong
+one."""
 
 SLIP = 0.02
-"""How strong a wrong gold picture is beside a right one of 1: an attentive person's rate of slips."""
+"""How strong the wrong pictures of a trial are, all together, beside a right one of 1: an attentive person's slips."""
 
 
 def known_pictures(db: Session, slug: str) -> dict[str, str]:
-    """`pixel_sha256` of every stored candidate of a study's newest version -> the method's key, or RIGHT or WRONG.
+    """`pixel_sha256` of every stored candidate of a study's newest version -> its method's key, RIGHT, WRONG or MARKED.
 
     Raises:
         study.publication.PublicationError: for an unknown study.
@@ -280,7 +297,8 @@ def known_pictures(db: Session, slug: str) -> dict[str, str]:
     )
     known: dict[str, str] = {}
     for row in rows:
-        gold = WRONG if WRONG in row.variant else RIGHT
+        kind = row.variant.partition("/")[0]
+        gold = WRONG if WRONG in row.variant else MARKED if kind == TrialKind.ATTENTION else RIGHT
         known[pixel_sha256(row.content)] = gold if row.kind == RenditionKind.GOLD else keys[row.method_id]
     return known
 

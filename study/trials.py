@@ -18,7 +18,7 @@ from study.assignment import ALGORITHM, Assigned, Counts, OpenCells, Place, Step
 from study.blinding import TOKEN_BYTES, BlindTrial, Stimulus, served_length, stimulus_token, token_hash
 from study.counters import OPEN, SESSION, TRIAL
 from study.definition import Flaw
-from study.design import CELL, RENDITION, VERSION, Design, Designs, StoredImage
+from study.design import CELL, EVERY_QUESTION, RENDITION, VERSION, Design, Designs, StoredImage
 from study.messages import AnswerRequest, CriterionAnswer, PracticeResult, Progress, TrialReply
 from study.messages import SessionState as WireState
 from study.service import (
@@ -314,7 +314,8 @@ def _question(db: Session, design: Design, visit: Visit, step: Step, history: Se
         if step.kind == "real":
             return _real(design, assigned)
     gold = design.golds[step.kind, step.criterion, step.item]
-    tested = design.definition.gold_criteria[step.criterion].key
+    attention = step.kind == "attention"
+    tested = EVERY_QUESTION if attention else design.definition.gold_criteria[step.criterion].key
     return Question(gold.image, gold.shown(step.right), gold_criterion=tested, gold_position=step.right)
 
 
@@ -582,7 +583,8 @@ def _store_answer(
 
 def _gold_correct(trial: TakenRow, response: CriterionAnswer) -> bool | None:
     """Whether the known right answer was given; only the question that the pictures were made for is scored."""
-    return response.position == trial.gold_position if response.criterion == trial.gold_criterion else None
+    tested = trial.gold_criterion in {response.criterion, EVERY_QUESTION}
+    return response.position == trial.gold_position if tested else None
 
 
 _KIND_CODES = {kind: int(KindCode[kind.name]) for kind in TrialKind}

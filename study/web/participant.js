@@ -13,6 +13,7 @@ const MOST_EVENTS = 150; // the server takes 200 at a time
 const SECONDS_A_TRIAL = 15; // for the first estimate, our choice; then the median of the trials done here
 const SAVED_MS = 2_000; // how long "Saved" stays
 const LINK = ["PROLIFIC_PID", "STUDY_ID", "SESSION_ID", "workerId", "assignmentId", "hitId", "survey_code", "participant"];
+const FIGURES = "23456789"; // on the colour plates
 const SHORTCUTS_KEY = "asuka-study-shortcuts";
 const WITHOUT_CATALOGUE = { error_title: "That did not work / 操作未成功", check_again: "Try again / 重试" };
 
@@ -58,15 +59,12 @@ class Visit {
 
 	async begin(slug) {
 		this.slug = slug;
-		try {
+		await this.#attempt(async () => {
 			this.say = await loadTexts(BASE, chooseLocale(["en", "zh"], this.#wantedLocales()));
-			const studies = slug ? [await this.#get(`studies/${encodeURIComponent(slug)}`)] : null;
-			const open = studies ?? (await this.#get("studies")).studies;
+			const open = slug ? [await this.#get(`studies/${encodeURIComponent(slug)}`)] : (await this.#get("studies")).studies;
 			if (open.length === 1) await this.#enter(open[0]);
 			else this.#chooseStudy(open);
-		} catch (error) {
-			this.#fail(error);
-		}
+		});
 	}
 
 	#wantedLocales() {
@@ -79,7 +77,7 @@ class Visit {
 		const cards = studies.map((study) => {
 			const locale = chooseLocale(Object.keys(study.title), this.#wantedLocales());
 			return h("li", {},
-				h("button", { type: "button", class: "card", onclick: () => this.#enter(study).catch((error) => this.#fail(error)) },
+				h("button", { type: "button", class: "card", onclick: () => this.#attempt(() => this.#enter(study)) },
 					h("strong", { lang: locale }, localised(study.title, locale)),
 					h("span", {}, this.#facts(study))),
 			);
@@ -138,7 +136,7 @@ class Visit {
 		if (["consented", "practising", "running", "abandoned"].includes(session.state)) {
 			return session.progress.answered > 0 || this.instructed ? this.#goOn() : this.#instructions();
 		}
-		if (["completed", "declined", "screened_out"].includes(session.state)) {
+		if (["completed", "declined", "screened_out", "full"].includes(session.state)) {
 			const completion = await this.#get("sessions/me/completion");
 			return this.#ended(session.state, completion, session.progress);
 		}
@@ -178,7 +176,7 @@ class Visit {
 		const form = h("form", { novalidate: true },
 			boxes,
 			problem,
-			h("div", { class: "actions" },
+			actions(
 				h("button", { class: "primary" }, say("take_part")),
 				button(say("decline"), () => this.#decline(), "quiet"),
 			),
@@ -222,14 +220,18 @@ class Visit {
 		const { say } = this;
 		const src = URL.createObjectURL(await this.#patiently(() => this.client.blob(`api/v1/sessions/me/plates/${n}`)));
 		return new Promise((resolve) => {
+			this.read = resolve;
 			const choice = (figure) => button(figure || say("plate_none"), () => resolve(figure));
 			this.#sheet(
 				h("h1", {}, say("plate_title", { n: n + 1, of: this.study.screen.colour_vision })),
 				h("p", {}, say("plate_text")),
 				h("img", { class: "plate", src, alt: say("plate_alt") }),
-				h("div", { class: "actions" }, [..."23456789", ""].map(choice)),
+				actions([...FIGURES, ""].map(choice)),
 			);
-		}).finally(() => URL.revokeObjectURL(src));
+		}).finally(() => {
+			this.read = null;
+			URL.revokeObjectURL(src);
+		});
 	}
 
 	async #join() {
@@ -246,12 +248,8 @@ class Visit {
 	async #decline() {
 		// Who was not recruited has no session yet, and declining makes none.
 		if (!this.client.token) return this.#ended("declined", {});
-		try {
-			const answer = { accepted: false, boxes: [], locale: this.locale };
-			await this.#route(await this.#post("sessions/me/consent", answer));
-		} catch (error) {
-			this.#fail(error);
-		}
+		const answer = { accepted: false, boxes: [], locale: this.locale };
+		await this.#attempt(async () => this.#route(await this.#post("sessions/me/consent", answer)));
 	}
 
 	#instructions() {
@@ -270,7 +268,7 @@ class Visit {
 				h("li", {}, say("how_saved")),
 			),
 			h("details", { class: "more" }, h("summary", {}, say("how_tools")), this.#keys()),
-			h("div", { class: "actions" }, begin),
+			actions(begin),
 		);
 		this.instructed = true;
 	}
@@ -282,10 +280,7 @@ class Visit {
 		this.#buildDesk();
 		this.#status("pictures_late");
 		// An answer that this page could not save before it was closed goes first.
-		const reply = pending
-			? await this.#deliver(pending)
-			: await this.#get("trial");
-		await this.#take(reply);
+		await this.#take(await (pending ? this.#deliver(pending) : this.#get("trial")));
 	}
 
 	#buildDesk() {
@@ -303,7 +298,7 @@ class Visit {
 		});
 		this.desk = h("div", { class: "desk" },
 			h("header", {},
-				...[this.heading, this.bar, this.count, this.left, this.saved],
+				[this.heading, this.bar, this.count, this.left, this.saved],
 				button(say("help"), () => this.#help(), "quiet"),
 				button(say("stop"), () => this.#stop(), "quiet"),
 			),
@@ -322,8 +317,8 @@ class Visit {
 		this.progress = reply.progress;
 		if (!reply.trial) {
 			this.memory.write({ token: this.client.token });
-			if (reply.state === "completed") return this.#ended("completed", reply.completion ?? {}, reply.progress);
-			return this.#ended(reply.state);
+			this.#ended(reply.state, reply.completion, reply.progress);
+			return;
 		}
 		if (reply.trial.id !== this.current?.trial.id) {
 			const pictures = this.#preloaded(reply.trial);
@@ -334,7 +329,6 @@ class Visit {
 		this.upcoming = reply.upcoming;
 		this.#drawProgress();
 		if (this.pressed) this.#next(); // while the answer before was still being saved
-		return undefined;
 	}
 
 	/** The pictures of a trial, fetched and decoded once. */
@@ -401,7 +395,8 @@ class Visit {
 		this.hint = h("p", { class: "hint", role: "status" });
 		this.nextButton = h("button", { class: "primary next", "aria-disabled": "true" }, h("span", {}, say("next")), h("kbd", { "aria-hidden": "true" }, "↵"));
 		const fields = trial.criteria.map((key, at) => this.#question(key, at, trial.candidates.length));
-		this.form.replaceChildren(h("div", { class: "fields" }, fields), h("div", { class: "go" }, this.hint, this.nextButton));
+		const marks = !trial.practice && this.#marks();
+		this.form.replaceChildren(h("div", { class: "fields" }, fields, marks), h("div", { class: "go" }, this.hint, this.nextButton));
 		this.#activate(0);
 	}
 
@@ -502,7 +497,7 @@ class Visit {
 		else if (this.delivering) {
 			this.hint.textContent = say("wait_for_save");
 			this.pressed = true;
-		} else this.#submit().catch((error) => this.#fail(error));
+		} else this.#attempt(() => this.#submit());
 	}
 
 	async #submit() {
@@ -538,7 +533,7 @@ class Visit {
 			h("h1", { class: "why" }, title),
 			h("p", {}, say(`practice_${flaw}`, { name: this.stage.name(right) })),
 			!trial?.practice && h("p", {}, say("practice_over")),
-			h("div", { class: "actions" }, h("button", { class: "primary", autofocus: true, onclick: () => close() }, say("next"))),
+			actions(h("button", { class: "primary", autofocus: true, onclick: () => close() }, say("next"))),
 		]);
 	}
 
@@ -602,8 +597,11 @@ class Visit {
 		const path = event.composedPath();
 		const target = path[0];
 		const busy = this.place.querySelector("dialog[open]") || this.room?.isConnected;
-		if (!this.desk?.isConnected || !this.host.checkVisibility() || busy) return;
+		if (!this.host.checkVisibility() || busy) return;
 		if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+		const figure = [...FIGURES, "0"].includes(event.key) && this.shortcuts && !event.repeat;
+		if (figure) this.read?.(event.key.replace("0", ""));
+		if (!this.desk?.isConnected) return;
 		if (!path.includes(this.place) && target !== document.body) return;
 		if (target.matches?.("select, textarea, input:not([type=radio])")) return;
 		const button = target.closest?.("button");
@@ -615,50 +613,32 @@ class Visit {
 	}
 
 	#shortcut(event) {
+		const { stage } = this;
 		const pair = this.current?.trial.candidates.length === 2;
 		if (event.key.startsWith("Arrow")) {
-			if (event.shiftKey) return this.#panByKey(event.key);
+			if (event.shiftKey) {
+				stage.pan(...{ ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] }[event.key]);
+				return true;
+			}
 			if (!pair) return false;
 			const value = { ArrowLeft: "0", ArrowRight: "1", ArrowDown: "tie", ArrowUp: "cant_tell" }[event.key];
 			return event.repeat || this.#choose(value) || true;
 		}
 		if (event.repeat) return false;
-		const key = event.key.toLowerCase();
+		const key = event.key.toLowerCase().replace("？", "?"); // a Chinese keyboard's
 		if (/^[1-9]$/.test(key)) return this.#choose(String(Number(key) - 1));
-		switch (key) {
-			case "0":
-				return this.#choose("tie");
-			case "?":
-			case "？": // a Chinese keyboard's
-				return this.#choose("cant_tell");
-			case "q":
-				this.#moveTo((this.active + 1) % this.#fields().length);
-				return true;
-			case "z":
-				this.stage.cycleZoom();
-				return true;
-			case "+":
-			case "=":
-				this.stage.stepZoom(1);
-				return true;
-			case "-":
-				this.stage.stepZoom(-1);
-				return true;
-			case "f":
-				this.stage.hold("flicker");
-				return true;
-			case "i":
-				this.stage.hold("peek");
-				return true;
-			default:
-				return false;
-		}
-	}
-
-	#panByKey(key) {
-		const [dx, dy] = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] }[key];
-		this.stage.pan(dx, dy);
-		return true;
+		const action = {
+			0: () => this.#choose("tie"),
+			"?": () => this.#choose("cant_tell"),
+			q: () => this.#moveTo((this.active + 1) % this.#fields().length),
+			z: () => stage.cycleZoom(),
+			"+": () => stage.stepZoom(1),
+			"=": () => stage.stepZoom(1),
+			"-": () => stage.stepZoom(-1),
+			f: () => stage.hold("flicker"),
+			i: () => stage.hold("peek"),
+		}[key];
+		return Boolean(action) && action() !== false;
 	}
 
 	#keyUp(event) {
@@ -719,7 +699,7 @@ class Visit {
 			h("h1", { tabindex: "-1", autofocus: true }, say("help_title")),
 			this.#questions(),
 			this.#keys(),
-			h("div", { class: "actions" }, button(say("close"), () => close(), "primary")),
+			actions(button(say("close"), () => close(), "primary")),
 		]);
 	}
 
@@ -727,7 +707,12 @@ class Visit {
 		const items = this.study.criteria.map((each) =>
 			h("li", {}, h("strong", {}, this.#text(each.title)), " ", this.#text(each.question)),
 		);
-		return h("ul", { class: "questions" }, items);
+		return [h("ul", { class: "questions" }, items), this.#marks()];
+	}
+
+	/** How to answer a trial whose pictures are marked; said on every trial, so that nobody has to remember it. */
+	#marks() {
+		return this.study.attention && h("p", { class: "fine marks" }, this.say("marks"));
 	}
 
 	async #stop() {
@@ -752,13 +737,11 @@ class Visit {
 	}
 
 	async #withdraw(erase) {
-		try {
+		await this.#attempt(async () => {
 			const session = await this.#post("sessions/me/withdraw", { erase });
 			this.memory.write({ token: this.client.token });
 			await this.#route(session);
-		} catch (error) {
-			this.#fail(error);
-		}
+		});
 	}
 
 	// ---- the end
@@ -767,15 +750,14 @@ class Visit {
 		const { say } = this;
 		this.#leaveDesk();
 		if (state === "completed") return this.#thank(completion, progress);
-		const name = state === "screened_out" ? "screened" : state;
 		const again = {
 			paused: () => this.#againButton(() => this.#enter(this.study)),
-			full: () => this.#againButton(() => this.#enter(this.study)),
+			full: () => this.#anotherButton("check_again"),
 			declined: () => this.#againButton(() => this.#welcome(), "begin_anew"),
 			abandoned: () => this.#anotherButton("begin_anew"),
 			withdrawn: () => this.#anotherButton("begin_anew"),
 		}[state];
-		return this.#message(say(`${name}_title`), say(`${name}_text`), this.#handover(completion), again?.());
+		return this.#message(say(`${state}_title`), say(`${state}_text`), this.#handover(completion), again?.());
 	}
 
 	#thank(completion, progress) {
@@ -831,8 +813,9 @@ class Visit {
 			this.memory?.write({});
 		}
 		const again = this.#againButton(() => (this.study ? this.#enter(this.study) : this.begin(this.slug)));
-		if (error.code !== "unknown_study") return this.#message(this.say("error_title"), error.message, again);
-		return this.#message(this.say("unknown_study_title"), this.say("unknown_study_text"), again);
+		const unknown = error.code === "unknown_study";
+		const title = this.say(unknown ? "unknown_study_title" : "error_title");
+		this.#message(title, unknown ? this.say("unknown_study_text") : error.message, again);
 	}
 
 	// ---- screens
@@ -865,13 +848,16 @@ class Visit {
 	}
 
 	async #once(element, action) {
-		element.toggleAttribute("inert", true);
+		element.inert = true;
+		await this.#attempt(action);
+		element.inert = false;
+	}
+
+	async #attempt(action) {
 		try {
 			await action();
 		} catch (error) {
 			this.#fail(error);
-		} finally {
-			element.toggleAttribute("inert", false);
 		}
 	}
 
@@ -987,6 +973,8 @@ class Visit {
 }
 
 // ---- details
+
+const actions = (...children) => h("div", { class: "actions" }, ...children);
 
 function responses(current) {
 	return current.trial.criteria.map((criterion, at) => {

@@ -1,6 +1,6 @@
 // The pictures of a trial: one size and one zoom for all, and ways to see one in another's place.
 
-import { h } from "./elements.js";
+import { button, h } from "./elements.js";
 
 const FLICKER_MS = 500; // one change every half second: well below three flashes a second (WCAG 2.3.1)
 const TAP_MS = 250; // shorter than this, holding a tool was a tap, which keeps it on
@@ -171,9 +171,8 @@ export class Stage {
 		this.tiles.style.setProperty("--move", `translate(${offset[0]}px, ${offset[1]}px)`);
 		this.tiles.classList.toggle("zoomed", this.zoom !== null);
 		this.tiles.classList.toggle("square-pixels", scale >= 1.5 && this.zoom !== null);
-		for (const button of this.toolbar.querySelectorAll("[data-zoom]")) {
-			const level = button.dataset.zoom === "fit" ? null : Number(button.dataset.zoom);
-			button.setAttribute("aria-pressed", String(level === this.zoom));
+		for (const each of this.toolbar.querySelectorAll("[data-zoom]")) {
+			each.setAttribute("aria-pressed", String(each.dataset.zoom === String(this.zoom ?? "fit")));
 		}
 	}
 
@@ -182,22 +181,13 @@ export class Stage {
 	#makeTools() {
 		const { say, display } = this;
 		const zooms = [["fit", null], ...(display.native_px ? [["native", 1], ["double", 2]] : [])];
-		const zoomButtons = zooms.map(([name, level]) =>
-			h(
-				"button",
-				{
-					type: "button",
-					"data-zoom": level ?? "fit",
-					"aria-pressed": "false",
-					title: `${say(`${name}_title`)} (Z)`,
-					onclick: () => this.setZoom(level),
-				},
-				say(name),
-			),
-		);
-		return h(
-			"div",
-			{ class: "tools", role: "toolbar", "aria-label": say("tools") },
+		const zoomButtons = zooms.map(([name, level]) => {
+			const zoom = button(say(name), () => this.setZoom(level));
+			zoom.dataset.zoom = level ?? "fit";
+			zoom.title = `${say(`${name}_title`)} (Z)`;
+			return zoom; // #transform says whether it is pressed
+		});
+		return h("div", { class: "tools", role: "toolbar", "aria-label": say("tools") },
 			display.zoom && h("div", { class: "segments" }, zoomButtons),
 			display.flicker && this.#holdButton("flicker", "F"),
 			display.show_input !== "never" && this.#holdButton("peek", "I"),
@@ -206,24 +196,24 @@ export class Stage {
 
 	#holdButton(tool, key) {
 		const attributes = { type: "button", class: tool, "aria-pressed": "false", title: `${this.say(`${tool}_title`)} (${key})` };
-		const button = h("button", attributes, this.say(tool), h("kbd", { "aria-hidden": "true" }, key));
+		const holder = h("button", attributes, this.say(tool), h("kbd", { "aria-hidden": "true" }, key));
 		const press = (event) => {
 			if (event.type === "keydown" && (event.repeat || ![" ", "Enter"].includes(event.key))) return;
 			event.preventDefault();
-			if (event.pointerId !== undefined) button.setPointerCapture(event.pointerId);
+			if (event.pointerId !== undefined) holder.setPointerCapture(event.pointerId);
 			this.hold(tool);
 		};
 		const release = (event) => {
 			if (event.type === "keyup" && ![" ", "Enter"].includes(event.key)) return;
 			this.letGo(tool);
 		};
-		for (const type of ["pointerdown", "keydown"]) button.addEventListener(type, press);
-		for (const type of ["pointerup", "pointercancel", "keyup"]) button.addEventListener(type, release);
-		button.addEventListener("contextmenu", (event) => event.preventDefault()); // a long touch means: hold
-		button.addEventListener("click", (event) => {
+		for (const type of ["pointerdown", "keydown"]) holder.addEventListener(type, press);
+		for (const type of ["pointerup", "pointercancel", "keyup"]) holder.addEventListener(type, release);
+		holder.addEventListener("contextmenu", (event) => event.preventDefault()); // a long touch means: hold
+		holder.addEventListener("click", (event) => {
 			if (event.detail === 0 && event.isTrusted && !this.heldAt) this.toggle(tool); // assistive technology only clicks
 		});
-		return button;
+		return holder;
 	}
 
 	/** Begin to hold a tool; when it was kept on by a tap, this ends it. */

@@ -68,16 +68,18 @@ def check_plan(plan: tuple[Step, ...], rules: PlanRules) -> None:
     practice, main = plan[: rules.practice], plan[rules.practice :]
     assert {step.kind for step in practice} <= {"practice"}
     kinds = Counter(step.kind for step in main)
-    assert kinds == Counter(real=rules.real, gold=rules.golds * rules.gold_criteria, repeat=rules.repeats)
-    golds = [at for at, step in enumerate(main) if step.kind == "gold"]
-    assert not golds or golds[0] >= rules.first_after
-    assert all(later - earlier >= rules.min_gap for earlier, later in pairwise(golds))
-    asked = sorted((main[at].criterion, main[at].item) for at in golds)
+    golds = rules.golds * rules.gold_criteria
+    assert kinds == Counter(real=rules.real, gold=golds, attention=rules.attention, repeat=rules.repeats)
+    tests = [at for at, step in enumerate(main) if step.kind in {"gold", "attention"}]
+    assert not tests or tests[0] >= rules.first_after
+    assert all(later - earlier >= rules.min_gap for earlier, later in pairwise(tests))
+    assert sorted(step.item for step in main if step.kind == "attention") == list(range(rules.attention))
+    asked = sorted((step.criterion, step.item) for step in main if step.kind == "gold")
     assert asked == [(of, item) for of in range(rules.gold_criteria) for item in range(rules.golds)]
     repeated = [(at, step.repeat_of) for at, step in enumerate(plan) if step.kind == "repeat"]
     assert all(at - original >= rules.repeat_gap and plan[original].kind == "real" for at, original in repeated)
     assert len({original for _, original in repeated}) == rules.repeats
-    for steps in (practice, [main[at] for at in golds]):
+    for steps in (practice, [main[at] for at in tests]):
         positions = Counter(step.right for step in steps)
         even = [len(steps) // rules.candidates + (at < len(steps) % rules.candidates) for at in range(rules.candidates)]
         assert sorted((positions[at] for at in range(rules.candidates)), reverse=True) == even
@@ -108,12 +110,13 @@ def test_ten_thousand_plans_keep_every_quota_and_every_distance() -> None:
     repeats=st.integers(0, 6),
     repeat_gap=st.integers(1, 12),
     candidates=st.integers(2, 9),
+    attention=st.integers(0, 4),
     key=st.binary(min_size=1, max_size=8),
 )
 @settings(max_examples=150, deadline=None)
 def test_whatever_rules_fit_together_give_a_plan_that_keeps_them(key: bytes, **numbers: int) -> None:
     rules = PlanRules(**numbers)
-    count = rules.golds * rules.gold_criteria
+    count = rules.golds * rules.gold_criteria + rules.attention
     fits = not count or rules.first_after + (count - 1) * rules.min_gap < rules.real + count + rules.repeats
     assume(fits and (not rules.repeats or rules.repeat_gap + rules.repeats <= rules.real))
     plan = session_plan(rules, key)

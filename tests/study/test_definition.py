@@ -69,7 +69,7 @@ def test_the_pairwise_study_asks_for_twelve_answers_per_image_and_pair_of_ninety
     study = read_definition(next(path for path in EXAMPLES if path.stem == "pairwise"))
     assert len(study.pairs) == 8
     assert study.target.participants * study.plan.real == 12 * 40 * len(study.pairs)
-    assert (study.golds, study.plan.repeats, study.trials) == (8, 4, 52)
+    assert (study.golds, study.plan.repeats, study.trials) == (8, 4, 54)
 
 
 @pytest.mark.parametrize("stem", ["pairwise", "asuka_paper"])
@@ -110,6 +110,8 @@ def test_what_a_definition_leaves_open_its_registration_says_is_open() -> None:
             },
             "4 gold trials 4 apart, the first after 3, do not fit among 9 trials",
         ),
+        ({"plan": {"real": 5, "attention": 4}}, "4 gold and attention trials 4 apart, the first after 3, do not fit"),
+        ({"exclusions": [{"rule": "attention"}]}, "the rule attention has nothing to judge; write plan.attention: 2"),
         ({"screen": {"colour_vision": 2, "colour_vision_misses": 2}}, "all 2 colour-vision plates may be misread"),
     ],
 )
@@ -154,7 +156,7 @@ def test_pairs_follow_the_contrasts() -> None:
     ("changes", "told"),
     [
         ({"titel": "x"}, "titel: there is no such field; known here are analysis"),
-        ({"plan": {"reel": 3}}, "plan.reel: there is no such field; known here are gold, practice, real"),
+        ({"plan": {"reel": 3}}, "plan.reel: there is no such field; known here are attention, gold, practice, real"),
         (
             {"methods": [{"key": "a", "rol": "target"}, {"key": "b"}]},
             r"methods\[0\].rol: there is no such field; known",

@@ -28,7 +28,8 @@ CRITERIA = [
 PLAN = {
     "practice": 2,
     "real": 8,
-    "gold": {"per_criterion": 2, "first_after": 2, "min_gap": 3},
+    "gold": {"per_criterion": 2, "first_after": 2, "min_gap": 2},
+    "attention": 1,
     "repeats": 2,
     "repeat_gap": 4,
 }
@@ -136,7 +137,7 @@ def test_there_are_enough_directions_for_the_largest_trial() -> None:
 
 @pytest.fixture(params=["pairwise", "best_of_n"])
 def tested(request: pytest.FixtureRequest, database: Database, folders: Folders) -> Iterator[Stage]:
-    """A study with practice, golds and repeats."""
+    """A study with practice, golds, an attention trial and repeats."""
     study = definition(criteria=CRITERIA, plan=PLAN, protocol=request.param)
     with open_stage(database, folders, study) as opened:
         yield opened
@@ -173,10 +174,10 @@ def test_a_session_is_practised_tested_and_repeated_as_planned_and_every_gold_is
     assert participant.agree()["state"] == "practising"
     replies = walk(tested, participant, right=right)
     assert replies[-1]["state"] == "completed"
-    assert replies[-1]["progress"] == {"answered": 8 + 4 + 2, "of": 14}
+    assert replies[-1]["progress"] == {"answered": 8 + 4 + 1 + 2, "of": 15}
     trials = trials_of(tested)
     assert Counter(trial.kind for trial in trials) == {
-        TrialKind.PRACTICE: 2, TrialKind.REAL: 8, TrialKind.GOLD: 4, TrialKind.REPEAT: 2,
+        TrialKind.PRACTICE: 2, TrialKind.REAL: 8, TrialKind.GOLD: 4, TrialKind.ATTENTION: 1, TrialKind.REPEAT: 2,
     }  # fmt: skip
     with tested.database.read() as db:
         scored = db.execute(
@@ -187,9 +188,12 @@ def test_a_session_is_practised_tested_and_repeated_as_planned_and_every_gold_is
         votes = Counter(db.execute(select(models.AnalysisVote.kind)).scalars())
         counters.verify(db, tested.ingested.version_id)
         live = db.execute(select(models.Cell.n_valid)).scalars().all()
-    assert all((row.gold_correct is None) == (row.criterion != row.gold_criterion) for row in scored)
+    # An attention trial tests every question, a gold trial one.
+    assert all((row.gold_correct is None) == (row.gold_criterion not in {row.criterion, "*"}) for row in scored)
+    assert sum(row.gold_criterion == "*" for row in scored) == 2
     assert {row.gold_correct for row in scored if row.gold_correct is not None} == {right}
-    assert votes == {KindCode.REAL: 16, KindCode.GOLD: 8, KindCode.REPEAT: 4, KindCode.PRACTICE: 2}
+    tests = {KindCode.GOLD: 8, KindCode.ATTENTION: 2, KindCode.PRACTICE: 2}
+    assert votes == {KindCode.REAL: 16, KindCode.REPEAT: 4, **tests}
     assert sum(live) == 8  # golds, repeats and practice fill no cell
 
 
@@ -199,7 +203,7 @@ def test_practice_tells_what_was_right_and_why_and_nothing_else_ever_does(tested
     participant.agree()
     replies = walk(tested, participant, right=False)
     told = [reply["practice"] for reply in replies]
-    assert [each is not None for each in told] == [False, True, True] + [False] * 14
+    assert [each is not None for each in told] == [False, True, True] + [False] * 15
     assert [(each["correct"], each["flaw"]) for each in told[1:3]] == [
         (False, "foreign_object"),
         (False, "colour_shift"),
@@ -207,8 +211,8 @@ def test_practice_tells_what_was_right_and_why_and_nothing_else_ever_does(tested
     practised = [trial for trial in trials_of(tested) if trial.kind == TrialKind.PRACTICE]
     assert [each["right"] for each in told[1:3]] == [trial.gold_position for trial in practised]
     shown = [reply["trial"] for reply in replies[:-1]]
-    assert [trial["practice"] for trial in shown] == [True, True] + [False] * 14
-    assert [trial["number"] for trial in shown] == [1, 2, *range(1, 15)]
+    assert [trial["practice"] for trial in shown] == [True, True] + [False] * 15
+    assert [trial["number"] for trial in shown] == [1, 2, *range(1, 16)]
     assert [trial["criteria"] for trial in shown[:2]] == [["stable"], ["consistent"]]
     assert {tuple(trial["criteria"]) for trial in shown[2:]} == {("stable", "consistent")}
     keys = {frozenset(trial) for trial in shown}
@@ -247,7 +251,7 @@ def test_a_whole_tested_session_tells_no_kind_no_variant_and_no_answer(tested: S
         secrets = set(db.execute(select(models.Rendition.variant)).scalars()) - {""}
         secrets |= set(db.execute(select(models.Rendition.pixel_sha256)).scalars())
         secrets |= set(db.execute(select(models.Method.key)).scalars())
-    secrets |= {'"gold', '"repeat', '"real"', '"kind"', "gold_position", "repeat_of"}
+    secrets |= {'"gold', '"attention', '"repeat', '"real"', '"kind"', "gold_position", "repeat_of"}
     for address, content in heard:
         assert [secret for secret in secrets if secret.encode() in content] == [], address
         if address.endswith("/answer"):
@@ -288,10 +292,10 @@ def test_a_gold_trial_has_one_right_picture_and_the_others_differ_in_the_hole_al
                 select(models.Rendition.pixel_sha256).where(models.Rendition.kind == RenditionKind.OUTPUT)
             ).scalars()
         )
-    assert len(design.golds) == 2 * 2 + 2
+    assert len(design.golds) == 2 * 2 + 2 + 1
     assert len(pictures) == len(design.golds) * design.definition.candidates
-    for gold in design.golds.values():
-        assert pictures[gold.right_id].pixel_sha256 in outputs
+    for (kind, _, _), gold in design.golds.items():
+        assert (pictures[gold.right_id].pixel_sha256 in outputs) == (kind != "attention")
         assert not {pictures[id_].pixel_sha256 for id_ in gold.wrong_ids} & outputs
         assert len(gold.wrong_ids) == design.definition.candidates - 1
 

@@ -55,8 +55,14 @@ CRITERIA = [
         "gold": "colour_shift",
     },
 ]
-PLAN = {"practice": 2, "real": 3, "gold": {"per_criterion": 1, "first_after": 1, "min_gap": 2}, "repeats": 1}
-TRIALS = 3 + 2 + 1
+PLAN = {
+    "practice": 2,
+    "real": 3,
+    "gold": {"per_criterion": 1, "first_after": 1, "min_gap": 2},
+    "attention": 1,
+    "repeats": 1,
+}
+TRIALS = 3 + 2 + 1 + 1
 
 
 def walked(slug: str, protocol: str) -> StudyDefinition:
@@ -206,8 +212,11 @@ def by_keys(page: Page, site: Site, address: str) -> None:
         expect(page.get_by_role("heading", name=f"Colours, {number} of 2")).to_be_visible()
         if number == 1:
             picture(page, "colours")
-        tab_to(page, site.figures()[number - 1])
-        page.keyboard.press("Enter")
+        if number == 1:
+            tab_to(page, site.figures()[0])
+            page.keyboard.press("Enter")
+        else:
+            page.keyboard.press(site.figures()[1])
     expect(page.get_by_role("heading", name="How it works")).to_be_visible()
     tab_to(page, "Start")
     page.keyboard.press("Enter")
@@ -238,7 +247,8 @@ def finished(page: Page, site: Site) -> None:
     expect(page.get_by_role("heading", name="Thank you")).to_be_visible()
     kinds = [kind for kind, _ in site.answered()]
     counts = {kind: kinds.count(kind) for kind in set(kinds)}
-    assert counts == {TrialKind.PRACTICE: 2, TrialKind.REAL: 6, TrialKind.GOLD: 4, TrialKind.REPEAT: 2}
+    tests = {TrialKind.PRACTICE: 2, TrialKind.GOLD: 4, TrialKind.ATTENTION: 2}
+    assert counts == {TrialKind.REAL: 6, TrialKind.REPEAT: 2, **tests}
     assert all(right in {True, None} for _, right in site.answered())
 
 
@@ -251,8 +261,11 @@ def test_a_whole_study_by_keyboard_alone_through_a_reload_and_a_restart_of_the_s
     practise_by_keys(page, site)
     for number in range(1, TRIALS + 1):
         shown(page, f"Comparison {number} of {TRIALS}")
+        expect(page.locator("form .marks")).to_have_text(texts("en")["marks"])
         if number == 1:
             picture(page, "trial-pair" if protocol == "pairwise" else "trial-nine")
+        if site.now_asked().kind == TrialKind.ATTENTION:
+            picture(page, "attention-pair" if protocol == "pairwise" else "attention-nine")
         if number == 2:
             before = site.now_asked().public_id
             page.reload()
@@ -285,7 +298,7 @@ def test_a_whole_study_by_touch(site: Site, opened: Callable[..., Page], protoco
         choice = str(position + 1) if protocol == "best_of_n" else ("Left", "Right")[position]
         for question in page.locator("fieldset").all():
             question.get_by_role("radio", name=choice).first.tap()
-        if title == "Comparison 1 of 6":
+        if title == f"Comparison 1 of {TRIALS}":
             picture(page, f"touch-{'pair' if protocol == 'pairwise' else 'nine'}")
         page.get_by_role("button", name=re.compile("Next|Finish")).tap()
         if title.startswith("Practice"):
@@ -300,7 +313,7 @@ def test_who_reads_no_figure_is_thanked_and_asked_nothing(site: Site, opened: Ca
     page.get_by_role("button", name="Take part").click()
     for number in (1, 2):
         expect(page.get_by_role("heading", name=f"Colours, {number} of 2")).to_be_visible()
-        page.get_by_role("button", name="None").click()
+        page.keyboard.press("0")
     expect(page.get_by_role("heading", name="This study needs another screen")).to_be_visible()
     assert site.answered() == []
 

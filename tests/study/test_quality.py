@@ -79,6 +79,17 @@ def test_one_failed_attention_check_is_forgiven_and_two_are_not() -> None:
     assert broken("attention", record(checks))
 
 
+def test_an_attention_check_counts_once_whatever_its_questions_and_is_failed_by_one_of_them() -> None:
+    def check(trial: int, *, right: bool) -> list[Answer]:
+        stable = answer(trial, kind=TrialKind.ATTENTION, correct=right)
+        return [stable, replace(stable, criterion="visual_consistency", correct=True)]
+
+    wrong_once = [*check(1, right=False), *check(2, right=True)]
+    assert not broken("attention", record(wrong_once))
+    assert broken("attention", record(wrong_once), most_failed=0)
+    assert broken("attention", record([*check(1, right=False), *check(2, right=False)]))
+
+
 def test_a_clicker_is_too_fast_by_share_or_by_median() -> None:
     quick = [answer(trial, rt_ms=500) for trial in range(8)]
     assert not broken("speed", record(quick + HONEST[8:]))

@@ -5,6 +5,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,9 @@ def database(tmp_path: Path, launched_file: Path) -> Generator[Database]:
         yield opened
 
 
-@pytest.fixture
-def address(database: Database) -> Generator[str]:
+@contextmanager
+def serving(database: Database) -> Generator[str]:
+    """The study's routes on a port of their own."""
     app = FastAPI(openapi_url=None)
     app.include_router(router(database))
     port = free_port()
@@ -54,6 +56,12 @@ def address(database: Database) -> Generator[str]:
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture
+def address(database: Database) -> Generator[str]:
+    with serving(database) as address:
+        yield address
 
 
 def run(database: Database, address: str, plan: Plan, **strengths: float) -> Simulated:
