@@ -20,7 +20,6 @@ from asuka_infer.inpaint import DEFAULT_CONTEXT, Framing
 from asuka_infer.request import LARGEST_SEED, RequestError
 from demo.engine import DemoEngine, DemoError, Finished, Job, Painted, Step
 from demo.files import FileFormat, FileFormatError, convert
-from demo.spaces import on_zero_gpu
 from demo.tab import SLOT
 
 NAME = "inpaint"
@@ -74,8 +73,7 @@ def add_endpoint(engine: DemoEngine) -> None:
             raise gr.Error(str(error), print_exception=False) from error
 
     door.click(
-        on_zero_gpu(inpaint), inputs, outputs, api_name=NAME, api_description=DESCRIPTION, concurrency_id=SLOT,
-        concurrency_limit=1,
+        inpaint, inputs, outputs, api_name=NAME, api_description=DESCRIPTION, concurrency_id=SLOT, concurrency_limit=1,
     )  # fmt: skip
 
 

@@ -4,11 +4,14 @@ import io
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -18,7 +21,7 @@ from asuka_infer.datasets.sample_pictures import SamplePicture
 from asuka_infer.holes import looks_inverted, read_hole, resize
 from asuka_infer.images import MAX_PIXELS, Picture, encode_png, read_image
 from asuka_infer.inpaint import Framing, Inpainted, describe_run, inpaint
-from asuka_infer.inpainter import Cancelled
+from asuka_infer.inpainter import Cancelled, Inpainter
 from asuka_infer.request import Hole, RequestError, RgbImage
 from asuka_infer.residency import Residency, ResidencyError
 from asuka_infer.run_record import RunRecord
@@ -27,6 +30,7 @@ from asuka_infer.settings import Knob, Settings, Value, knobs
 from demo.files import encode_result
 from demo.photos import on_proxy, proxy_of, proxy_size, read_painted_hole
 from demo.sight import look
+from demo.spaces import keep_forks_usable, on_zero_gpu
 
 MOST_CANDIDATES = 8
 MOST_METHODS = 4
@@ -37,6 +41,10 @@ FAVOURITES = ("asuka", "nearest-neighbour")
 
 PREVIEW_SIDE = 512
 """Longest side of the pictures shown while a method works, in pixels: they are looked at for a second."""
+
+GPU_SECONDS_TO_START, GPU_SECONDS, LARGE_GPU_SECONDS = 20, 10, 45
+"""What a run asks of ZeroGPU: to load, per result, and per result of a method that is bearable only with a GPU. Our
+guess from steps and published speeds, not measured; a run that takes longer is ended."""
 
 DEFAULT_FRAMING = Framing()
 
@@ -91,7 +99,7 @@ class Job:
 
     method: str
     seed: int
-    settings: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
+    settings: Mapping[str, Value] = field(default_factory=dict[str, Value])
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Preview:
-    """A look at the unfinished picture."""
+    """A look at the unfinished picture, `PREVIEW_SIDE` at most."""
 
     picture: RgbImage
 
@@ -147,15 +155,24 @@ class _Stop:
     error: BaseException | None = None
 
 
+class _Flag(threading.Event):
+    """Set by whoever wants a run to stop. Another process gets one of its own: closing its events stops that run."""
+
+    def __reduce__(self) -> tuple[type["_Flag"], tuple[()]]:
+        return _Flag, ()
+
+
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """What one run has to do."""
+    """What one run has to do, for which session, until it is cancelled."""
 
+    session: str
     picture: Picture
     hole: Hole
     jobs: Sequence[Job]
     framing: Framing
     compositing: Compositing
+    cancelled: _Flag = field(default_factory=_Flag)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,15 +180,15 @@ class _Line:
     """Between the worker and whoever listens; a watch that passes on what it hears and stops the method when asked to.
 
     Attributes:
-        events: what happened, oldest first.
         cancelled: set by whoever wants the work to stop.
+        events: what happened, oldest first.
         watched: not set while a preview is on its way.
         now: the job that is being done, at its start.
         shows: whether unfinished pictures may be seen; not where finished ones are checked first.
     """
 
+    cancelled: _Flag
     events: "queue.SimpleQueue[Event | _Stop]" = field(default_factory=queue.SimpleQueue)
-    cancelled: threading.Event = field(default_factory=threading.Event)
     watched: threading.Event = field(default_factory=threading.Event)
     now: Step = Step(0, 0, "", 0, 0)
     shows: bool = True
@@ -189,7 +206,7 @@ class _Line:
         # A slow line cannot keep up with every preview: while one is still unread the next need not be made.
         if self.shows and self.watched.is_set():
             self.watched.clear()
-            self.events.put(Preview(picture()))
+            self.events.put(Preview(_small(picture())))
 
 
 @dataclass(eq=False)
@@ -212,11 +229,21 @@ class DemoEngine:
     tiles: bool = True
     may_be_shown: MayBeShown | None = None
     _home: Residency = field(init=False)
-    _running: dict[str, threading.Event] = field(default_factory=dict[str, threading.Event], init=False)
+    _running: dict[str, _Flag] = field(default_factory=dict[str, _Flag], init=False)
     _slot: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _unforked: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _working: Callable[[_Work], Generator[Event | _Stop]] = field(init=False)
+    _looking: Callable[[_Work], "Mapping[str, RgbImage] | _Stop"] = field(init=False)
 
     def __post_init__(self) -> None:
         self._home = Residency(self.memory_mb, self.methods)
+        work, see = self._work, self._see
+        self._working, self._looking = (
+            on_zero_gpu(work, seconds=self._gpu_seconds),
+            on_zero_gpu(see, seconds=self._gpu_seconds),
+        )
+        if self._working is not work:
+            keep_forks_usable(self._unforked)
 
     def ready_methods(self) -> list[Method]:
         """The methods that can run here and now, in the catalog's order."""
@@ -311,7 +338,7 @@ class DemoEngine:
         if heavy and key not in self._home.resident:
             return ()
         try:
-            with self._home.borrow(key) as inpainter:
+            with self._borrow(key) as inpainter:
                 settings = inpainter.settings
         except Exception as error:
             raise _in_words(error) from error
@@ -325,8 +352,7 @@ class DemoEngine:
         """
         method = self.find_ready(job.method)
         try:
-            with self._home.borrow(method.key) as loaded:
-                inpainter = loaded.with_settings(**job.settings) if job.settings else loaded
+            with self._borrow(method.key, job.settings) as inpainter:
                 return describe_run(
                     inpainter, method.key, picture.pixels, hole, seed=job.seed, framing=framing, compositing="exact"
                 )
@@ -352,13 +378,11 @@ class DemoEngine:
         Raises:
             DemoError: for everything that went wrong, in words.
         """
-        method = self.find_ready(job.method)
-        try:
-            with self._home.borrow(method.key) as loaded:
-                inpainter = loaded.with_settings(**job.settings) if job.settings else loaded
-                return look(inpainter, picture, hole, framing=framing)
-        except Exception as error:
-            raise _in_words(error) from error
+        self.find_ready(job.method)
+        seen = self._looking(_Work("", picture, hole, [job], framing, "exact"))
+        if isinstance(seen, _Stop):
+            raise seen.error or DemoError("The method showed nothing; try again.")
+        return seen
 
     def plan(self, keys: Iterable[str], seed: int, candidates: int, choices: Choices = NO_CHOICES) -> list[Job]:
         """The jobs of a run: every method with every seed, seeds counted upwards from `seed`."""
@@ -384,29 +408,30 @@ class DemoEngine:
     ) -> Iterator[Event]:
         """Do the jobs one after the other and tell how it goes; `tiles` overrules the engine's own.
 
-        The work is done in a thread of its own, so that closing this iterator stops it like `cancel` does. One run at
-        a time has the machine; another waits for it here.
+        The work is done in a thread of its own (on ZeroGPU in a process of its own that has the GPU), so that closing
+        this iterator stops it like `cancel` does. One run at a time has the machine; another waits for it here.
 
         Raises:
             Cancelled: within a step of `cancel(session)`.
             DemoError: for everything that went wrong, in words.
         """
-        line = _Line(shows=self.may_be_shown is None)
-        line.watched.set()
-        self._running[session] = line.cancelled
         framing = replace(framing, tiles=self.tiles if tiles is None else tiles)
-        work = _Work(picture, hole, jobs, framing, compositing)
-        threading.Thread(target=self._do, args=(work, line), name=f"demo run {session}", daemon=True).start()
+        work = _Work(session, picture, hole, jobs, framing, compositing)
+        self._running[session] = work.cancelled
+        events = self._working(work)
         try:
-            while not isinstance(event := line.events.get(), _Stop):
+            for event in events:
+                if isinstance(event, _Stop):
+                    if event.error is not None:
+                        raise event.error
+                    return
+                if work.cancelled.is_set():
+                    raise Cancelled
                 yield event
-                if isinstance(event, Preview):
-                    line.watched.set()
-            if event.error is not None:
-                raise _in_words(event.error)
         finally:
-            line.cancelled.set()
-            if self._running.get(session) is line.cancelled:
+            work.cancelled.set()
+            events.close()
+            if self._running.get(session) is work.cancelled:
                 del self._running[session]
 
     def cancel(self, session: str) -> bool:
@@ -416,6 +441,45 @@ class DemoEngine:
             running.set()
         return running is not None
 
+    def _work(self, work: _Work) -> Generator[Event | _Stop]:
+        """Do the work and tell how it goes; the last event is a `_Stop`. Nothing is raised: see `on_zero_gpu`."""
+        line = _Line(work.cancelled, shows=self.may_be_shown is None)
+        line.watched.set()
+        threading.Thread(target=self._do, args=(work, line), name=f"demo run {work.session}", daemon=True).start()
+        try:
+            while not isinstance(event := line.events.get(), _Stop):
+                yield event
+                if isinstance(event, Preview):
+                    line.watched.set()
+            yield event
+        finally:
+            line.cancelled.set()
+
+    def _see(self, work: _Work) -> "Mapping[str, RgbImage] | _Stop":
+        """What the first job's method sees, or why it cannot be shown. Nothing is raised: see `on_zero_gpu`."""
+        [job] = work.jobs
+        try:
+            with self._borrow(job.method, job.settings) as inpainter:
+                return look(inpainter, work.picture, work.hole, framing=work.framing)
+        except Exception as error:  # noqa: BLE001 - handed over to be raised
+            return _Stop(_in_words(error))
+
+    def _gpu_seconds(self, work: _Work) -> float:
+        large = [self.find_ready(job.method).needs.gpu for job in work.jobs]
+        return GPU_SECONDS_TO_START + sum(LARGE_GPU_SECONDS if each else GPU_SECONDS for each in large)
+
+    @contextmanager
+    def _borrow(self, key: str, settings: Mapping[str, Value] = MappingProxyType({})) -> Generator[Inpainter]:
+        """A method with these settings; no process forks while it is fetched or given back."""
+        borrowed: Any = self._home.borrow(key)
+        with self._unforked:
+            loaded = borrowed.__enter__()
+        try:
+            yield loaded.with_settings(**settings) if settings else loaded
+        finally:
+            with self._unforked:
+                borrowed.__exit__(None, None, None)
+
     def _do(self, work: _Work, line: _Line) -> None:
         """The worker: job after job, everything that happens goes into the line, also an error."""
         try:
@@ -424,14 +488,13 @@ class DemoEngine:
                     line.events.put(self._result(job, work, line, number))
             line.events.put(_Stop())
         except BaseException as error:  # noqa: BLE001 - handed to the listener, which raises it
-            line.events.put(_Stop(error))
+            line.events.put(_Stop(_in_words(error)))
 
     def _result(self, job: Job, work: _Work, line: _Line, number: int) -> Finished:
         method = self.find_ready(job.method)
         watch = replace(line, now=Step(number, len(work.jobs), method.title, 0, 0))
         watch.step(0, 0)
-        with self._home.borrow(method.key) as loaded:
-            inpainter = loaded.with_settings(**job.settings) if job.settings else loaded
+        with self._borrow(method.key, job.settings) as inpainter:
             done = inpaint(
                 inpainter, method.key, work.picture, work.hole, seed=job.seed, framing=work.framing,
                 compositing=work.compositing, watch=watch,
@@ -469,6 +532,12 @@ def _finished(
         record=record,
         previews=previews,
     )
+
+
+def _small(pixels: RgbImage) -> RgbImage:
+    scale = min(1, PREVIEW_SIDE / max(pixels.shape[:2]))
+    size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _record_in(png: bytes) -> RunRecord:
