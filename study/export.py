@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 from db import models
 from db.base import Base
 from db.revision import HEAD
+from study import quality
 from study.codebook import LIST_SEPARATOR, SESSIONS, TABLES, VOTES, Column, codebook
 from study.counters import SESSION, TRIAL
 from study.design import EVERY_QUESTION, IMAGE, RENDITION, Design, load_design
@@ -59,6 +60,7 @@ class Export:
     Attributes:
         tables: rows by table name, in the order of `study.codebook.TABLES`.
         blind: whether methods wear their aliases, because the study is not unblinded.
+        flow: `study.quality.Flow` as plain data, and how many votes there are.
     """
 
     design: Design
@@ -96,7 +98,11 @@ def read_export(db: Session, version_id: int) -> Export:
         "exclusions": tuple(reader.exclusions()),
         "events": tuple(reader.events()),
     }
-    return Export(reader.design, reader.blind, tables, _flow(tables, erased=reader.erased))
+    votes = {
+        "votes": len(tables["votes"]),
+        "votes_in_primary_set": sum(vote["in_primary_set"] for vote in tables["votes"]),
+    }
+    return Export(reader.design, reader.blind, tables, asdict(quality.flow(db, version_id)) | votes)
 
 
 def find_launched(db: Session, slug: str, version: int | None = None) -> int:
@@ -181,7 +187,6 @@ class _Reader:
         self._of_version = (
             (SESSION.c.version_id == design.version_id) & SESSION.c.is_test.is_(False) & SESSION.c.id.not_in(erased)
         )
-        self.erased = self._count(SESSION.c.version_id == design.version_id, SESSION.c.id.in_(erased))
         people = select(PARTICIPANT.c.id).where(PARTICIPANT.c.version_id == design.version_id)
         self._people = {
             person: number for number, person in enumerate(db.scalars(people.order_by(PARTICIPANT.c.id)), start=1)
@@ -390,9 +395,6 @@ class _Reader:
             shown.setdefault(row.trial_id, []).append(name)
         return shown
 
-    def _count(self, *conditions: Any) -> int:
-        return self._db.execute(select(func.count()).select_from(SESSION).where(*conditions)).scalar_one()
-
 
 _AS_STORED = ("rt_ms", "first_input_ms", "n_changes", "zoom_ms", "flips", "hidden_ms")
 _TRIAL_COLUMNS = (
@@ -441,33 +443,6 @@ def _primary_set(rows: Sequence[Any], target: int) -> set[int]:
             taken[cell] = taken.get(cell, 0) + 1
             chosen.add(row.id)
     return chosen
-
-
-def _flow(tables: Mapping[str, tuple[Row, ...]], *, erased: int) -> dict[str, Any]:
-    """How many people arrived, agreed, finished and are analysed; in the manner of CONSORT."""
-    sessions = tables["sessions"]
-    by_state: dict[str, int] = {}
-    for session in sessions:
-        by_state[session["state"]] = by_state.get(session["state"], 0) + 1
-    completed = [session for session in sessions if session["state"] == "completed"]
-    by_rule: dict[str, int] = {}
-    undone = {row["reverses"] for row in tables["exclusions"]}
-    for row in tables["exclusions"]:
-        if row["reverses"] is None and row["no"] not in undone:
-            name = f"{row['rule']} ({row['effect']})"
-            by_rule[name] = by_rule.get(name, 0) + 1
-    return {
-        "arrived": len(sessions) + erased,
-        "erased": erased,
-        "consented": sum(session["consent_sha256"] is not None for session in sessions),
-        "completed": len(completed),
-        "accepted": sum(session["accepted"] for session in completed),
-        "used": sum(session["used"] for session in completed),
-        "by_state": dict(sorted(by_state.items())),
-        "exclusions": dict(sorted(by_rule.items())),
-        "votes": len(tables["votes"]),
-        "votes_in_primary_set": sum(vote["in_primary_set"] for vote in tables["votes"]),
-    }
 
 
 # ------------------------------------------------------------------------------------------------- writing

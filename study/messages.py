@@ -13,7 +13,8 @@ SessionState = Literal[
     "created", "screened", "screened_out", "consented", "declined", "practising", "running",
     "completed", "abandoned", "withdrawn", "full", "paused", "closed",
 ]  # fmt: skip
-"""The last three are said of a running session, not stored: nothing is left to ask, or the study rests or has ended."""
+"""The last three are said, not stored. `full`: screened out after the consent, because nothing was left to ask;
+`paused`, `closed`: of a session under way, while the study rests or has ended."""
 
 LONGEST_EXTERNAL_ID = 200
 """Prolific's ids have 24 characters, MTurk's assignment ids 30, SONA's are numbers; 200 is our choice of a bound."""
@@ -256,7 +257,7 @@ class TrialReply(Message):
 
     `trial` is present exactly when the state is `practising` or `running`. `upcoming` is the one after it, already
     assigned: fetch and decode its pictures while the current one is being looked at. `completion` is present when the
-    state is `completed`, `practice` when a practice trial was answered. `progress` leaves the practice out.
+    state is `completed` or `full`, `practice` when a practice trial was answered. `progress` leaves the practice out.
     """
 
     state: SessionState

@@ -143,6 +143,7 @@ class Flow:
         arrived: sessions that began; `erased` of them can say no more of themselves.
         by_state: those not erased, by where they stand.
         consented: agreed to take part.
+        full: agreed, and were sent back because nothing was left to ask; among those screened out.
         answered: answered at least one trial after the practice.
         completed: answered all.
         accepted: completed, and no exclusion says not to pay.
@@ -154,6 +155,7 @@ class Flow:
     erased: int
     by_state: Mapping[str, int]
     consented: int
+    full: int
     answered: int
     completed: int
     accepted: int
@@ -441,7 +443,10 @@ def flow(db: Session, version_id: int) -> Flow:
     """How many sessions of a version came how far."""
     exclusions = _in_force(db, version_id)
     rows = db.execute(_sessions(version_id)).all()
-    consented = _count(db, select(CONSENT.c.session_id), version_id)
+    agreed = select(CONSENT.c.session_id)
+    turned_away = agreed.join(SESSION, SESSION.c.id == CONSENT.c.session_id).where(
+        SESSION.c.state == SessionState.SCREENED_OUT
+    )
     after_practice = (TRIAL.c.answered_at.is_not(None)) & (TRIAL.c.kind != TrialKind.PRACTICE)
     answered = _count(db, select(TRIAL.c.session_id).where(after_practice), version_id)
     erased = _count(db, _ERASED, version_id, erased=True)
@@ -452,7 +457,8 @@ def flow(db: Session, version_id: int) -> Flow:
         arrived=len(rows) + erased,
         erased=erased,
         by_state=dict(sorted(Counter(row.state.value for row in rows).items())),
-        consented=consented,
+        consented=_count(db, agreed, version_id),
+        full=_count(db, turned_away, version_id),
         answered=answered,
         completed=len(completed),
         accepted=sum(ExclusionEffect.ACCEPT not in effects.get(session, ()) for session in completed),

@@ -34,6 +34,7 @@ from study.messages import (
     Progress,
     SessionView,
 )
+from study.messages import SessionState as WireState
 from study.payment import PaymentKeys
 from study.plates import figure_of, plate_png
 from study.recruitment import Arrival, ArrivalError, participant_hash
@@ -214,9 +215,21 @@ def session_token(design: Design, ext_hmac: str) -> str:
 def view(db: Session, designs: Designs, visit: Visit) -> SessionView:
     """What the page may know of a session."""
     design = designs.of(db, visit.version_id)
-    return SessionView(
-        study=design.slug, state=visit.state.value, progress=progress(db, design, visit), locale=visit.locale
-    )
+    state = said_state(db, visit) if visit.state == SessionState.SCREENED_OUT else visit.state.value
+    return SessionView(study=design.slug, state=state, progress=progress(db, design, visit), locale=visit.locale)
+
+
+def said_state(db: Session, visit: Visit) -> WireState:
+    """What the page is told of a session that is asked nothing.
+
+    Who agreed to take part and was then screened out fitted the study, but nothing was left to ask: that is `full`.
+    """
+    if visit.state in TAKING_PART:
+        return "paused" if visit.status == VersionStatus.PAUSED else "closed"
+    agreed = select(CONSENT.c.session_id).where(CONSENT.c.session_id == visit.session_id)
+    if visit.state == SessionState.SCREENED_OUT and db.execute(agreed).first() is not None:
+        return "full"
+    return visit.state.value
 
 
 def view_of(db: Session, designs: Designs, token: str) -> SessionView:
@@ -378,6 +391,16 @@ def come_back(db: Session, designs: Designs, visit: Visit, at: Clocked) -> Visit
     back = end_practice(db, design, find_visit(db, visit.token))
     touch(db, design, back, at)
     return back
+
+
+def turn_away(db: Session, visit: Visit, at: Clocked) -> Visit:
+    """End a session that has answered nothing that counts and for which nothing is left to ask.
+
+    It is screened out, as by a screen that is too small: the recruiting platform's code for that pays and returns it.
+    """
+    ended = {"state": SessionState.SCREENED_OUT, "ended_at": at.now, "last_seen": at.now}
+    db.execute(update(SESSION).where(SESSION.c.id == visit.session_id, SESSION.c.state.in_(TAKING_PART)).values(ended))
+    return find_visit(db, visit.token)
 
 
 def end_practice(db: Session, design: Design, visit: Visit) -> Visit:

@@ -20,7 +20,6 @@ from study.counters import OPEN, SESSION, TRIAL
 from study.definition import Flaw
 from study.design import CELL, EVERY_QUESTION, RENDITION, VERSION, Design, Designs, StoredImage
 from study.messages import AnswerRequest, CriterionAnswer, PracticeResult, Progress, TrialReply
-from study.messages import SessionState as WireState
 from study.service import (
     ANSWERED,
     JOINABLE,
@@ -37,7 +36,9 @@ from study.service import (
     lease_is_fresh,
     lease_until,
     reap,
+    said_state,
     touch,
+    turn_away,
 )
 
 SLOT = Base.metadata.tables["trial_slot"]
@@ -206,7 +207,7 @@ def _go_on(db: Session, designs: Designs, visit: Visit, at: Clocked) -> TrialRep
     planned = design.definition.trials - void
     if visit.state not in TAKING_PART or visit.status not in JOINABLE:
         return TrialReply(
-            state=_said_state(visit),
+            state=said_state(db, visit),
             progress=Progress(answered=answered, of=planned),
             completion=completion(design, visit),
         )
@@ -223,15 +224,10 @@ def _go_on(db: Session, designs: Designs, visit: Visit, at: Clocked) -> TrialRep
         upcoming = trials[1] if len(trials) > 1 else None
         return TrialReply(state=visit.state.value, progress=progress, trial=trials[0], upcoming=upcoming)
     if not answered:
-        return TrialReply(state="full", progress=progress)
+        gone = turn_away(db, visit, at)
+        return TrialReply(state=said_state(db, gone), progress=progress, completion=completion(design, gone))
     done = _complete(db, design, visit, at)
     return TrialReply(state="completed", progress=progress, completion=completion(design, done))
-
-
-def _said_state(visit: Visit) -> WireState:
-    if visit.state not in TAKING_PART:
-        return visit.state.value
-    return "paused" if visit.status == VersionStatus.PAUSED else "closed"
 
 
 def _blind_again(design: Design, visit: Visit, trial: AskedRow, asked: Sequence[AskedRow]) -> BlindTrial:

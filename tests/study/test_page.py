@@ -11,14 +11,14 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from playwright.sync_api import Browser, BrowserContext, Page, Request, Route, expect
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from db.engine import Database
 from db.migrate import migrate
-from db.models import Consent, Event, EventType, Response, SessionState, StudySession, Trial
+from db.models import Cell, Consent, Event, EventType, Response, SessionState, StudySession, Trial
 from study.api import router, utc_microseconds
 from study.ingest import ingest_study
-from study.publication import launch
+from study.publication import drain, launch
 from tests.study.stage import Folders, definition, draw_study, seeded_bytes
 
 pytestmark = pytest.mark.browser
@@ -30,12 +30,13 @@ PHONE: dict[str, Any] = {
 }  # fmt: skip
 
 
+LAB_CODES = {"complete": "C-42", "screened_out": "S-43"}
 STUDIES = {
     study.study: study
     for study in (
         definition(study="pair", plan={"real": TRIALS}, timing={"min_view_ms": 0}),
         definition(study="three", protocol="best_of_n", plan={"real": 1}, timing={"min_view_ms": 0}),
-        definition(study="lab", plan={"real": 1}, recruit={"source": "lab", "codes": {"complete": "C-42"}}),
+        definition(study="lab", plan={"real": 1}, recruit={"source": "lab", "codes": LAB_CODES}),
         definition(
             study="roomy", plan={"real": 1}, screen={"min_css_width": SMALLEST[0], "min_css_height": SMALLEST[1]}
         ),
@@ -454,6 +455,25 @@ def visible_layers(page: Page) -> list[str]:
         "images => images.filter((image) => getComputedStyle(image).visibility === 'visible')"
         ".map((image) => image.dataset.layer)"
     )
+
+
+def test_who_finds_nothing_left_to_ask_gets_the_code_for_that_and_keeps_it(
+    served: Served, visit: Callable[..., Page]
+) -> None:
+    address = served.launch("lab")
+    served.database.write(lambda db: db.execute(update(Cell).values(target=0)))
+    drain(served.database, "lab", now=utc_microseconds())
+    page = visit()
+    page.goto(f"{address}?participant=p1")
+    page.get_by_role("checkbox").check()
+    page.get_by_role("button", name="Take part").click()
+    page.get_by_role("button", name="Start").click()
+    for _ in range(2):
+        expect(page.get_by_role("heading", name="Nothing left to ask")).to_be_visible()
+        expect(page.get_by_text("S-43")).to_be_visible()
+        expect(page.get_by_role("button", name="Check again")).to_have_count(0)  # it would never be another answer
+        page.reload()
+    assert served.one(StudySession.state) == SessionState.SCREENED_OUT
 
 
 def test_holding_a_key_shows_the_other_result_or_the_hole_in_place(served: Served, visit: Callable[..., Page]) -> None:

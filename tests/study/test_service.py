@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 
 from db import models
 from db.engine import Database
-from study import counters, publication
+from study import counters, publication, quality
 from study.api import router
 from study.design import load_design
 from study.publication import PublicationError, close, launch
@@ -163,6 +163,30 @@ def test_the_study_drains_to_exactly_its_target_when_enough_people_are_through(
         assert min(cells) >= 2
         surplus = sum(cells) - 2 * len(cells)
         assert surplus <= 0.3 * 2 * len(cells)
+        verify(stage)
+
+
+def test_who_comes_when_nothing_is_left_to_ask_is_screened_out_and_sent_back_with_the_code_for_that(
+    database: Database, folders: Folders
+) -> None:
+    recruit = {"source": "prolific", "codes": {"complete": "DONE1", "screened_out": "OUT2", "no_consent": "NO3"}}
+    study = definition(target={"per_cell": 2, "participants": 4}, plan={"real": 8}, recruit=recruit)
+    with open_stage(database, folders, study) as stage:
+        people = (stage.participant().start(source="prolific", external_id=f"p{number}") for number in range(30))
+        participant, end = next(
+            (person, reply) for person in people if (reply := person.answer_all())["state"] != "completed"
+        )
+        back = {"code": "OUT2", "redirect": "https://app.prolific.com/submissions/complete?cc=OUT2"}
+        assert (end["state"], end["trial"], end["completion"]) == ("full", None, back)
+        again = participant.get("/trial")
+        assert (again["state"], again["completion"]) == ("full", back)
+        assert participant.get("/sessions/me")["state"] == "full"
+        assert participant.get("/sessions/me/completion") == back
+        assert session_states(stage)["screened_out"] == 1
+        assert session_states(stage)["running"] == 0
+        with database.read() as db:
+            flow = quality.flow(db, stage.ingested.version_id)
+        assert (flow.full, flow.consented - flow.completed) == (1, 1)
         verify(stage)
 
 

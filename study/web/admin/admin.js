@@ -176,6 +176,7 @@ function showProgress(section, found) {
     Arrived: arrived,
     ...Object.fromEntries(Object.entries(status.sessions).map(([state, number]) => [`Sessions ${state.replace("_", " ")}`, number])),
     Consented: found.flow.consented,
+    "Found nothing left to ask": found.flow.full,
     "Accepted (paid)": found.flow.accepted,
     "Used (analysed)": found.flow.used,
     "Answered trials": status.answered_trials,
