@@ -35,6 +35,7 @@ import zipfile
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -56,6 +57,7 @@ from study.definition import DefinitionError, parse_definition
 from study.design import Design, DesignError, Designs, load_design
 from study.erasure import erase
 from study.ingest import IngestError, ingest_study
+from study.payment import PaymentKeys
 from study.preview import preview_page
 from study.publication import PublicationError, Visibility
 from study.results import aliased_results
@@ -163,6 +165,7 @@ class Surroundings:
 
     Attributes:
         backups: makes copies; None on PostgreSQL, whose server has its own.
+        payments: the keys of the platforms' ids, destroyed with whom they belong to; None where none are kept.
         refuse_launch: raises `DatabaseError` when answers would be lost at a restart.
         studies_dir: below it lie the folders a new study may be made from; None offers no making.
         planning: analyses that tell nothing of the results (power), by name.
@@ -170,6 +173,7 @@ class Surroundings:
     """
 
     backups: Backups | None = None
+    payments: PaymentKeys | None = None
     refuse_launch: Callable[[], None] = lambda: None
     studies_dir: Path | None = None
     planning: Mapping[str, Analysis] = field(default_factory=dict[str, Analysis])
@@ -460,7 +464,8 @@ class _Admin:
     async def erase(self, request: Request) -> Response:
         session, slug = (await _read_body(request, _Erase)).session, request.path_params["slug"]
         at, actor = Clocked(self._clock(), self._random_bytes), f"page:{_role(request)}"
-        await self._database.write_async(lambda db: erase(db, self._designs, slug, session, at, actor=actor))
+        step = partial(erase, actor=actor, keys=self._around.payments)
+        await run_in_threadpool(step, self._database, self._designs, slug, session, at)
         return _json({})
 
     async def planning(self, request: Request) -> Response:

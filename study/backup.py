@@ -163,7 +163,7 @@ class Backups:
     def _prune(self, newest: Snapshot) -> bool:
         """Delete copies beyond those kept and copies that still hold what was erased; whether there were such."""
         erased = _erasures(newest.path)
-        # The program's own erasures destroyed their keys already; one from a terminal did not know of this folder.
+        # Erasures destroy their keys at once, unless a terminal was not told of this folder.
         keys = Keys(self._folder / "keys")
         for session in erased:
             keys.destroy(session)
@@ -174,6 +174,19 @@ class Backups:
         for each in {each.path for each in (*tainted, *surplus)}:
             each.unlink(missing_ok=True)
         return bool(tainted)
+
+
+def backup_folder(url: str, root: Path) -> Path | None:
+    """Where the copies and the journal of a database lie below `root`; None for a server's, which has its own.
+
+    One folder per database file, so that no copy of one is ever taken for another's.
+    """
+    parsed = parse_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    path = sqlite_path(parsed).absolute()
+    mark = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+    return root / f"{path.stem}-{mark}"
 
 
 def make_snapshot(source: Path, folder: Path) -> Snapshot:

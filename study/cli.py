@@ -20,12 +20,12 @@ from study import export, ingest, publication
 from study.adapters import adapter_files
 from study.api import utc_microseconds
 from study.audit import AuditError
-from study.backup import BackupError, Backups, refuse_ephemeral, restore
+from study.backup import BackupError, Backups, backup_folder, refuse_ephemeral, restore
 from study.counters import CountError
 from study.definition import DefinitionError, json_schema, read_definition
 from study.design import DesignError, Designs
 from study.erasure import erase
-from study.journal import JournalError
+from study.journal import Journal, JournalError
 from study.payment import PaymentError, PaymentKeys, keys_folder, payments, payments_csv
 from study.preregistration import preregistration
 from study.preview import preview_page
@@ -146,6 +146,14 @@ def _add_running(add: _Add) -> None:
         "--keys", type=Path, default=os.environ.get("ASUKA_PAYMENT_KEYS"), help="folder of keys, if not beside the file"
     )
     added["erase"].add_argument("--session", required=True, help="the session's id, as exports show it")
+    added["erase"].add_argument(
+        "--keys", type=Path, default=os.environ.get("ASUKA_PAYMENT_KEYS"), help="folder of keys, if not beside the file"
+    )
+    added["erase"].add_argument(
+        "--backups",
+        type=Path,
+        help="the app's folder of backups; by default as the app finds it, from ASUKA_BACKUP_DIR",
+    )
     added["launch"].add_argument("--ephemeral", action="store_true", help="the answers may be lost at a restart")
 
 
@@ -278,8 +286,10 @@ def _payments(given: argparse.Namespace) -> None:
 
 def _erase(given: argparse.Namespace) -> None:
     at = Clocked(utc_microseconds(), os.urandom)
-    with _writable(given) as database:
-        database.write(lambda db: erase(db, Designs(), given.study, given.session, at, actor=_actor()))
+    folder = keys_folder(_database_url(given), given.keys)
+    keys = PaymentKeys(folder) if folder is not None and folder.is_dir() else None
+    with _journal(given) as journal, _writable(given, journal) as database:
+        erase(database, Designs(), given.study, given.session, at, actor=_actor(), keys=keys)
     print(f"erased session {given.session} of {given.study}; what is left is that there was one")
 
 
@@ -338,11 +348,27 @@ def _database_url(given: argparse.Namespace) -> str:
 
 
 @contextmanager
-def _writable(given: argparse.Namespace) -> Generator[Database]:
+def _writable(given: argparse.Namespace, journal: Journal | None = None) -> Generator[Database]:
     url = _database_url(given)
     migrate(url)
-    with Database.open(url) as database:
+    with Database.open(url, follower=journal) as database:
         yield database
+
+
+@contextmanager
+def _journal(given: argparse.Namespace) -> Generator[Journal | None]:
+    """The second record that the app keeps of this database, if it keeps one."""
+    data = Path(os.environ.get("ASUKA_DATA_DIR", "var"))
+    root = Path(os.environ.get("ASUKA_BACKUP_DIR") or data / "backups")
+    folder = given.backups or backup_folder(_database_url(given), root)
+    if folder is None or not (folder / "journal").is_dir():
+        yield None
+        return
+    journal = Journal(folder)
+    try:
+        yield journal
+    finally:
+        journal.close()
 
 
 @contextmanager

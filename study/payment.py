@@ -8,9 +8,11 @@ import base64
 import csv
 import io
 import json
+import logging
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from db.base import Base
 from db.connections import parse_url, sqlite_path
+from db.engine import Database
 from db.models import ExclusionEffect, SessionState
 from db.queries import in_force
 from study.definition import definition_from
@@ -30,11 +33,16 @@ PARTICIPANT = Base.metadata.tables["participant"]
 SESSION = Base.metadata.tables["session"]
 VERSION = Base.metadata.tables["study_version"]
 
+_LOG = logging.getLogger(__name__)
+
 KEY_BITS, NONCE_BYTES = 256, 12
 """AES-256 with 96 random bits per message, of which each key sees one (NIST SP 800-38D, section 8.2)."""
 
 DAY = 24 * 3600 * 1_000_000
 """Microseconds."""
+
+PURGE_EVERY_S = 3600
+"""Seconds between two looks for ids that were kept long enough; they are kept for days."""
 
 ORPHAN_S = 3600
 """A key whose row is not there may belong to a transaction that is not over; after an hour (our choice) it cannot."""
@@ -164,6 +172,48 @@ def purge(db: Session, keys: PaymentKeys, *, now: int) -> int:
     for name in (*expired, *keys.orphans(known, now=now)):
         keys.destroy(name)
     return len(expired)
+
+
+class Retention:
+    """Deletes ids whose time is up, at the start and every hour, whether or not anybody comes to the study.
+
+    Args:
+        database: to be written to.
+        keys: the folder they are opened with.
+        clock: UTC microseconds.
+        every_s: seconds between two looks.
+    """
+
+    def __init__(
+        self, database: Database, keys: PaymentKeys, *, clock: Callable[[], int], every_s: float = PURGE_EVERY_S
+    ) -> None:
+        self._database = database
+        self._keys = keys
+        self._clock = clock
+        self._every_s = every_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
+
+    def start(self) -> None:
+        """Look now, and from now on."""
+        self._look()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; a second call does nothing."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every_s):
+            try:
+                self._look()
+            except Exception:  # whatever it is, the next look comes
+                _LOG.exception("Ids whose time is up could not be deleted; the next try is in %s s.", self._every_s)
+
+    def _look(self) -> None:
+        self._database.write(lambda db: purge(db, self._keys, now=self._clock()))
 
 
 def payments(db: Session, version_id: int, keys: PaymentKeys) -> list[Payment]:

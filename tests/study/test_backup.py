@@ -22,12 +22,14 @@ from study.api import router
 from study.backup import (
     BackupError,
     Backups,
+    backup_folder,
     make_snapshot,
     refuse_ephemeral,
     restore,
     restore_if_absent,
     snapshots,
 )
+from study.cli import main
 from study.journal import Journal
 from study.remote_backup import HubMirror, RemoteBackupError, hub_mirror
 from tests.study.stage import Participant
@@ -100,14 +102,32 @@ def test_what_was_erased_is_in_no_copy_and_no_key_is_left(url: str, tmp_path: Pa
         token = connection.execute("SELECT token_hash FROM trial_slot").fetchone()[0]
         session = connection.execute("SELECT public_id FROM session").fetchone()[0]
     assert any(token.encode() in each.path.read_bytes() for each in snapshots(tmp_path / "backups"))
-    from study.cli import main  # noqa: PLC0415 - the terminal knows nothing of the backup folder
-
     assert main(["erase", "trial-run", "--session", session, "--database", url]) == 0
     backups.copy_now()
     assert not any(token.encode() in each.path.read_bytes() for each in snapshots(tmp_path / "backups"))
     assert not list((tmp_path / "backups" / "keys").iterdir())
     assert remote.forgot == [False, True]
     journal.close()
+
+
+def test_an_erasure_in_the_terminal_destroys_the_key_at_once_and_a_restore_knows_of_it(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASUKA_BACKUP_DIR", str(tmp_path / "kept"))
+    folder = backup_folder(url, tmp_path / "kept")
+    assert folder is not None
+    journal = Journal(folder)
+    take_part(url, journal=journal)
+    journal.close()
+    make_snapshot(tmp_path / "live.sqlite", folder)
+    with Database.open(url, read_only=True) as database, database.read() as db:
+        session = db.execute(select(models.StudySession.public_id)).scalar_one()
+    assert len(list((folder / "keys").iterdir())) == 1
+    assert main(["erase", "trial-run", "--session", session, "--database", url]) == 0
+    assert list((folder / "keys").iterdir()) == []
+    back = f"sqlite:///{tmp_path / 'back.sqlite'}"
+    assert restore(folder, back).replayed.erased == 1  # the copy was made before the erasure
+    assert answers(back) == 0
 
 
 @dataclass

@@ -6,17 +6,21 @@ import io
 import shutil
 import sqlite3
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from sqlalchemy import func, inspect, select, update
 
 from db import models
 from db.base import Base
 from db.engine import Database
 from study import export, payment, quality, service
+from study.admin import Admission, Surroundings, admin_router
 from study.cli import main
 from study.codebook import TABLES
 from study.design import Designs
@@ -132,6 +136,64 @@ def test_erasure_destroys_the_key_so_that_copies_cannot_be_read(paid: Stage, key
     assert keys.find(copied) is None
     with paid.database.read() as db:
         assert db.scalar(select(func.count()).select_from(models.PaymentLink)) == 0
+
+
+@pytest.mark.parametrize("where", ["terminal", "page"])
+def test_an_erasure_by_the_researcher_destroys_the_key_at_once(launched_prolific: str, where: str) -> None:
+    folder = keys_folder(launched_prolific)
+    assert folder is not None
+    with Database.open(launched_prolific) as database:
+        with database.read() as db:
+            session, other = db.execute(
+                select(models.StudySession.public_id).order_by(models.StudySession.id)
+            ).scalars()
+        if where == "page":
+            app = FastAPI()
+            around = Surroundings(payments=PaymentKeys(folder))
+            app.include_router(admin_router(database, Admission({"owner": "the owner's own word"}), around))
+            with TestClient(app) as client:
+                said = client.post("/study/admin/api/login", json={"password": "the owner's own word"}).json()
+                client.post(
+                    "/study/admin/api/studies/trial-run/erase", json={"session": session},
+                    headers={"X-CSRF-Token": said["csrf"]},
+                ).raise_for_status()  # fmt: skip
+    if where == "terminal":
+        assert main(["erase", "trial-run", "--session", session, "--database", launched_prolific]) == 0
+    with Database.open(launched_prolific, read_only=True) as database, database.read() as db:
+        (left,) = payment.payments(db, 1, PaymentKeys(folder))[1:]
+    assert len(list(folder.iterdir())) == 1
+    assert (left.session, dict(left.ids)) == (other, link("ben"))
+
+
+class TellingKeys(PaymentKeys):
+    """Keys that tell when one of them is destroyed."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.destroyed = threading.Event()
+
+    def destroy(self, name: str) -> None:
+        super().destroy(name)
+        self.destroyed.set()
+
+
+def test_ids_are_deleted_in_time_though_nobody_comes(paid: Stage, tmp_path: Path) -> None:
+    keys = TellingKeys(tmp_path / "payment-keys")
+    paid.participant().join(link=link("anna"))
+    retention = payment.Retention(paid.database, keys, clock=paid.clock, every_s=0.01)
+    retention.start()
+    assert len(key_files(tmp_path)) == 1
+    paid.clock.pass_seconds(30 * 24 * 3600)
+    assert keys.destroyed.wait(20)
+    retention.stop()
+    assert key_files(tmp_path) == []
+    later = payment.Retention(paid.database, keys, clock=paid.clock)
+    paid.participant().join(link=link("ben"))
+    paid.clock.pass_seconds(30 * 24 * 3600)
+    later.start()  # at the start of the program too, after a long rest
+    later.stop()
+    later.stop()
+    assert key_files(tmp_path) == []
 
 
 def test_a_key_without_a_row_goes_once_it_is_old(paid: Stage, keys: PaymentKeys, tmp_path: Path) -> None:
