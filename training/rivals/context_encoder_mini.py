@@ -5,6 +5,7 @@ trained with (absolute and perceptual distance); the squared error and a critic 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -18,7 +19,7 @@ from training.rivals.one_pass import CPU_PACE, GPU_PACE, TINY_PACE, RivalObjecti
 
 PRESETS: Mapping[Preset, RivalRecipe] = {
     "gpu": RivalRecipe(GPU_PACE, squared=1.0, adversarial=0.02),
-    "cpu": RivalRecipe(CPU_PACE, squared=1.0, adversarial=0.02),
+    "cpu": RivalRecipe(replace(CPU_PACE, batch=2), squared=1.0, adversarial=0.02),
     "tiny": RivalRecipe(TINY_PACE, sides=Growth(32), squared=1.0, adversarial=0.02, sharpen_from=0.0),
 }
 

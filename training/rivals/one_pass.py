@@ -40,17 +40,17 @@ class RivalRecipe:
 
     pace: Pace
     sides: Growth = field(default_factory=lambda: Growth(128))
-    hole: float = 0.5
+    hole: float = 1.0
     squared: float = 0.0
     early: float = 0.0
-    perceptual: float = 1.0
-    grid: float = 3.0
+    perceptual: float = 0.5
+    grid: float = 20.0
     adversarial: float = 0.0
     sharpen_from: float = 0.4
 
 
 CPU_PACE = Pace(
-    steps=20_000, batch=4, peak=1e-3, final=2e-5, warm_up=50, average=0.99, minutes_between_checkpoints=5, log_every=50
+    steps=20_000, batch=4, peak=8e-4, final=2e-5, warm_up=50, average=0.99, minutes_between_checkpoints=5, log_every=50
 )
 """For half an hour on a share of a core, which ends before the steps do; steps count more than pixels there."""
 

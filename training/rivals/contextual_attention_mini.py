@@ -1,0 +1,54 @@
+"""Training of contextual-attention-mini: absolute error of both stages, perceptual, and a hinge critic.
+
+Yu et al. (2018) weigh the absolute error down towards the middle of a hole and use two Wasserstein critics, one of the
+whole and one of the hole; their later work (2019) needs one hinge critic of patches, and ours is of that kind.
+"""
+
+from collections.abc import Mapping
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from asuka_infer.baselines.contextual_attention_mini import KEY, ContextualAttention
+from asuka_infer.baselines.one_pass import OnePass
+from asuka_infer.metrics.features import SqueezeNet
+from training.losses import Adversary
+from training.presets import Bench, Growth, Preset
+from training.rivals.one_pass import CPU_PACE, GPU_PACE, TINY_PACE, RivalObjective, RivalRecipe, RivalStage
+
+PRESETS: Mapping[Preset, RivalRecipe] = {
+    "gpu": RivalRecipe(GPU_PACE, early=0.5, adversarial=0.02),
+    "cpu": RivalRecipe(CPU_PACE, sides=Growth(64, 128, since=0.5), early=0.5, adversarial=0.02),
+    "tiny": RivalRecipe(TINY_PACE, sides=Growth(32), early=0.5, adversarial=0.02, sharpen_from=0.0),
+}
+
+TINY_WIDTH = 16
+
+
+class AttentionObjective(RivalObjective):
+    """The shared losses with a hinge critic."""
+
+    def __init__(self, model: OnePass, perceptual: SqueezeNet | None, recipe: RivalRecipe) -> None:
+        super().__init__(model, perceptual, recipe)
+        self.adversary = Adversary()
+
+    def opinion(
+        self,
+        real: Float[Tensor, "batch 3 size size"],
+        made: Float[Tensor, "batch 3 size size"],
+        holes: Bool[Tensor, "batch 1 size size"],
+        step: int,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Of a critic that sees whole composites."""
+        del holes, step
+        return self.adversary(real, made)
+
+
+def build(preset: Preset) -> ContextualAttention:
+    """The network with random weights."""
+    return ContextualAttention(TINY_WIDTH) if preset == "tiny" else ContextualAttention()
+
+
+def stage(preset: Preset, bench: Bench) -> RivalStage[ContextualAttention]:
+    """How it is trained."""
+    return RivalStage(KEY, PRESETS[preset], bench, AttentionObjective)
