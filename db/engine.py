@@ -145,8 +145,7 @@ class _SqliteWrites:
         return future.result()
 
     async def write_async(self, job: Callable[[Session], T]) -> T:
-        future: Future[T] = self._writer.submit(job)
-        return await asyncio.shield(asyncio.wrap_future(future))
+        return await self._writer.run(job)
 
     def close(self) -> None:
         self._writer.close()

@@ -1,5 +1,6 @@
 """The one writer of a SQLite file: a thread that commits many jobs with one fsync and answers only after COMMIT."""
 
+import asyncio
 import queue
 import sqlite3
 import threading
@@ -12,6 +13,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from db.connections import DatabaseError, as_sqlite
+from db.statements import DRIVER
 
 BATCH = 64  # jobs per transaction (the study's design, section 4.4): more only makes the first of them wait longer
 
@@ -76,13 +78,27 @@ class JobSession(Session):
         raise JobTransactionError("A write job must not roll back: raise an error, and only this job is undone.")
 
 
+_Waiting = Future[Any] | asyncio.Future[Any]
+
+
 @dataclass(slots=True)
 class _Job:
     work: Callable[[Session], Any]
-    future: Future[Any] = field(default_factory=Future[Any])
+    waiting: _Waiting = field(default_factory=Future[Any])
     result: Any = None
     error: BaseException | None = None
     notes: Sequence[Note] = ()
+
+    def tell(self) -> None:
+        """Give whoever waits the result or the error; they may have gone away meanwhile."""
+        if self.waiting.done():
+            return
+        if self.error is None:
+            self.waiting.set_result(self.result)
+        elif isinstance(self.error, StopIteration):  # no coroutine can be told this one (PEP 479)
+            self.waiting.set_exception(RuntimeError(f"A write job raised {self.error!r}."))
+        else:
+            self.waiting.set_exception(self.error)
 
 
 class GroupCommitWriter:
@@ -109,12 +125,19 @@ class GroupCommitWriter:
         Raises:
             DatabaseClosedError: after `close`.
         """
-        job = _Job(work)
-        with self._accepting:
-            if self._closed:
-                raise DatabaseClosedError("The database is closed; nothing more is written to it.")
-            self._jobs.put(job)
-        return job.future
+        future: Future[Any] = Future()
+        self._accept(_Job(work, future))
+        return future
+
+    async def run(self, work: Callable[[Session], Any]) -> Any:
+        """`submit` for a coroutine, which gets the result; a caller that is cancelled does not stop the job.
+
+        Raises:
+            DatabaseClosedError: after `close`.
+        """
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._accept(_Job(work, future))
+        return await future
 
     def close(self) -> None:
         """Finish what was queued, then let go of the connection; a second call does nothing."""
@@ -125,6 +148,12 @@ class GroupCommitWriter:
         self._thread.join()
         self._connection.close()
         self._engine.dispose()
+
+    def _accept(self, job: _Job) -> None:
+        with self._accepting:
+            if self._closed:
+                raise DatabaseClosedError("The database is closed; nothing more is written to it.")
+            self._jobs.put(job)
 
     def _run(self) -> None:
         while (first := self._jobs.get()) is not None:
@@ -157,30 +186,59 @@ class GroupCommitWriter:
             if self._driver.in_transaction:  # SQLite keeps a transaction open whose COMMIT failed
                 self._driver.rollback()
             for job in batch:
-                job.future.set_exception(job.error or error)
-            return
-        for job in batch:
-            if job.error is None:
-                job.future.set_result(job.result)
-            else:
-                job.future.set_exception(job.error)
+                job.error = job.error or error
+        _tell(batch)
 
     def _collect(self, batch: list[_Job]) -> bytes:
         notes = [note for job in batch for note in job.notes]
         return self._follower.collect(self._driver, notes) if self._follower is not None and notes else b""
 
     def _try(self, job: _Job) -> None:
+        # Statements of hot paths go to the driver (db.statements) and need no transaction of SQLAlchemy's; a job that
+        # also uses the session in other ways gets one, a savepoint within this one, when it first does.
         session = JobSession(self._connection, join_transaction_mode="create_savepoint", expire_on_commit=False)
+        session.info[DRIVER] = self._driver
         try:
+            self._driver.execute("SAVEPOINT job")
             job.result = job.work(session)
-            Session.commit(session)
+            if session.in_transaction():
+                Session.commit(session)
+            self._driver.execute("RELEASE SAVEPOINT job")
             job.notes = session.info.get(_NOTES, ())
-        except BaseException as error:  # it belongs to the caller, whatever it is
+        except BaseException as error:  # noqa: BLE001 - it belongs to the caller, whatever it is
             job.error = error
-            Session.rollback(session)
-            if not self._driver.in_transaction:
-                raise TransactionLostError(
-                    f"SQLite abandoned the transaction ({error}); free disk space or repair the disk, then try again."
-                ) from error
+            self._undo(session, error)
         finally:
             session.close()
+
+    def _undo(self, session: Session, error: BaseException) -> None:
+        """Take back what the job did, or everything, where SQLite has done so already."""
+        if session.in_transaction():
+            Session.rollback(session)
+        if not self._driver.in_transaction:
+            raise TransactionLostError(
+                f"SQLite abandoned the transaction ({error}); free disk space or repair the disk, then try again."
+            ) from error
+        self._driver.execute("ROLLBACK TO SAVEPOINT job")
+        self._driver.execute("RELEASE SAVEPOINT job")
+
+
+def _tell(batch: Sequence[_Job]) -> None:
+    """Wake everybody; the coroutines of one event loop all at once, because waking it costs it a round each time."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
+    for job in batch:
+        if isinstance(job.waiting, Future):
+            job.tell()
+        else:
+            by_loop.setdefault(job.waiting.get_loop(), []).append(job)
+    for loop, jobs in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_tell_each, jobs)
+        except RuntimeError:
+            if not loop.is_closed():  # a closed loop has nobody left who waits
+                raise
+
+
+def _tell_each(jobs: Sequence[_Job]) -> None:
+    for job in jobs:
+        job.tell()
