@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
 from asuka_infer.datasets.layouts import SUFFIXES, Photograph, read_domains, read_layout
 from asuka_infer.metrics.instruments import OUTSIDE, Instrument, Vector
 from asuka_infer.metrics.pieces import Piece, Task, measure_task
@@ -24,7 +22,7 @@ STORE_FILE = "measured.sqlite"
 """Everything that was measured, below OUT; may be deleted at the price of measuring again."""
 
 BATCH = 32
-"""Results per task: what a GPU sees in one pass. At 512 px some 50 MB are on the way to a worker."""
+"""Results per task: what a GPU sees in one pass. Decoded at 512 px they are some 50 MB in a worker."""
 
 MOST_TOLD = 10
 """Problems that can still be read; the rest is counted."""
@@ -158,11 +156,10 @@ def evaluate(
     # Features are laid out for this run alone; what they are made of stays in the store.
     with Store(out / STORE_FILE) as store, TemporaryDirectory(prefix=".features", dir=out) as features:
         keys, problems = _measure(gathered, choices, store, step or (lambda _: None))
-        kept = _kept(gathered, problems, lenient=choices.lenient)
+        places = _kept(gathered, problems, lenient=choices.lenient)
         left_out = [f"left out for all methods: {name}: {problem}" for name, problem in problems.items()]
-        collected, truths = _collect(
-            gathered.methods, kept, keys, choices.instruments, store=store, folder=Path(features)
-        )
+        collected, truths = _collect(keys, places, choices.instruments, store=store, folder=Path(features))
+        kept = [gathered.photographs[place] for place in places]
         domains = [one.domain for one in kept]
         said = [*gathered.notes, *left_out, *_changed(collected), *notes]
         board = build_scoreboard(collected, truths, domains, components=choices.components, notes=said)
@@ -171,23 +168,31 @@ def evaluate(
     return board
 
 
-def _kept(gathered: Gathered, problems: Mapping[str, str], *, lenient: bool) -> tuple[Photograph, ...]:
-    """The photographs that every method's result could be measured of."""
+def _kept(gathered: Gathered, problems: Mapping[str, str], *, lenient: bool) -> list[int]:
+    """Where the photographs are that every method's result could be measured of."""
     told = _told([f"{name}: {problem}" for name, problem in problems.items()])
     if problems and not lenient:
         raise EvaluateError(f"{told} Mend them, or leave these pictures out with --lenient; the rest is kept.")
     broken = {name.partition("/")[2] for name in problems}
-    kept = tuple(one for one in gathered.photographs if one.key not in broken)
+    kept = [place for place, one in enumerate(gathered.photographs) if one.key not in broken]
     if not kept:
         raise EvaluateError(f"Nothing can be compared. {told}")
     return kept
 
 
+@dataclass
+class _Keys:
+    """Content keys, in the order of the photographs: of every method's results, and of the photographs themselves."""
+
+    results: dict[str, list[str]]
+    truths: list[str]
+
+
 def _measure(
     gathered: Gathered, choices: Choices, store: Store, step: Callable[[int], object]
-) -> tuple[dict[tuple[str, str], tuple[str, str]], dict[str, str]]:
-    """Content keys (of result, of truth) by method and photograph, and problems by "method/photograph"."""
-    keys: dict[tuple[str, str], tuple[str, str]] = {}
+) -> tuple[_Keys, dict[str, str]]:
+    """Content keys of everything, and problems by "method/photograph"."""
+    keys = _Keys({method: [] for method in gathered.methods}, [])
     problems: dict[str, str] = {}
     tasks = _tasks(gathered, choices, store, keys, step)
     gpus = 0 if choices.device == "cpu" else 1
@@ -199,19 +204,16 @@ def _measure(
 
 
 def _tasks(
-    gathered: Gathered,
-    choices: Choices,
-    store: Store,
-    keys: dict[tuple[str, str], tuple[str, str]],
-    step: Callable[[int], object],
+    gathered: Gathered, choices: Choices, store: Store, keys: _Keys, step: Callable[[int], object]
 ) -> Iterator[Task]:
-    """Pieces that need measuring, read only when their turn has come."""
+    """Pieces that need measuring, all methods of a photograph in a row, read only when their turn has come."""
     under_way: set[tuple[str, str]] = set()
     waiting: list[Piece] = []
-    for method in gathered.methods:
-        for photograph in gathered.photographs:
-            piece = _piece(gathered, method, photograph, choices.instruments, store=store, under_way=under_way)
-            keys[method, photograph.key] = piece.key, piece.truth_key
+    for photograph in gathered.photographs:
+        pieces = _pieces(gathered, photograph, choices.instruments, store=store, under_way=under_way)
+        keys.truths.append(pieces[0].truth_key)
+        for method, piece in zip(gathered.methods, pieces, strict=True):
+            keys.results[method].append(piece.key)
             if not (piece.scores or piece.features or piece.truth_features):
                 step(1)
                 continue
@@ -223,61 +225,56 @@ def _tasks(
         yield Task(tuple(waiting), choices.device)
 
 
-def _piece(
+def _pieces(
     gathered: Gathered,
-    method: str,
     photograph: Photograph,
     instruments: Sequence[Instrument],
     *,
     store: Store,
     under_way: set[tuple[str, str]],
-) -> Piece:
-    files = gathered.results[method, photograph.key], photograph.file, gathered.holes[photograph.key]
-    result, truth, hole = (file.read_bytes() for file in files)
-    digests = [hashlib.sha256(data).hexdigest() for data in (result, truth, hole)]
-    key = hashlib.sha256("".join(digests).encode()).hexdigest()
+) -> list[Piece]:
+    """Every method's result of one photograph, with what is not in the store yet."""
+    truth, hole = photograph.file.read_bytes(), gathered.holes[photograph.key].read_bytes()
+    truth_key, hole_key = (hashlib.sha256(data).hexdigest() for data in (truth, hole))
     networks = [one for one in instruments if one.kind == "features"]
-    unseen = [
-        one
-        for one in networks
-        if (digests[1], one.identity) not in under_way and not store.has("feature", digests[1], one.identity)
-    ]
-    # The same truth comes again with every method, before the first answer is in the store.
-    under_way |= {(digests[1], one.identity) for one in unseen}
-    return Piece(
-        f"{method}/{photograph.key}",
-        key,
-        digests[1],
-        result,
-        truth,
-        hole,
-        tuple(one for one in instruments if one not in networks and not store.has("score", key, one.identity)),
-        tuple(one for one in networks if not store.has("feature", key, one.identity)),
-        tuple(unseen),
-    )
+    numbers = [one for one in instruments if one.kind != "features"]
+    pieces: list[Piece] = []
+    for method in gathered.methods:
+        result = gathered.results[method, photograph.key].read_bytes()
+        key = hashlib.sha256(f"{hashlib.sha256(result).hexdigest()}{truth_key}{hole_key}".encode()).hexdigest()
+        unseen = [
+            one
+            for one in networks
+            if (truth_key, one.identity) not in under_way and not store.has("feature", truth_key, one.identity)
+        ]
+        # The same truth comes again with the next method, before the first answer is in the store.
+        under_way |= {(truth_key, one.identity) for one in unseen}
+        missing = tuple(one for one in numbers if not store.has("score", key, one.identity))
+        vectors = tuple(one for one in networks if not store.has("feature", key, one.identity))
+        name = f"{method}/{photograph.key}"
+        pieces.append(Piece(name, key, truth_key, result, truth, hole, missing, vectors, tuple(unseen)))
+    return pieces
 
 
 def _collect(
-    methods: Sequence[str],
-    kept: Sequence[Photograph],
-    keys: Mapping[tuple[str, str], tuple[str, str]],
+    keys: _Keys,
+    places: Sequence[int],
     instruments: Sequence[Instrument],
     *,
     store: Store,
     folder: Path,
 ) -> tuple[dict[str, Collected], dict[str, Vector]]:
+    """Scores and features of the photographs at these places."""
     networks = [one for one in instruments if one.kind == "features"]
     numbers = [one.identity for one in instruments if one.kind != "features"]
     collected: dict[str, Collected] = {}
-    for method in methods:
-        own = [keys[method, one.key][0] for one in kept]
-        rows = [store.scores(key, numbers) for key in own]
-        scores = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    for method, of_all in keys.results.items():
+        own = [of_all[place] for place in places]
         features = {
             one.name: store.write_matrix(own, one.identity, folder / f"{method}.{one.name}.npy") for one in networks
         }
-        collected[method] = Collected(scores, features)
-    real = [keys[methods[0], one.key][1] for one in kept]
+        collected[method] = Collected(store.columns(own, numbers), features)
+    real = [keys.truths[place] for place in places]
     truths = {one.name: store.write_matrix(real, one.identity, folder / f"truths.{one.name}.npy") for one in networks}
     return collected, truths
 

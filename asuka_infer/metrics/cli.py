@@ -17,6 +17,9 @@ DONE, BAD_INPUT = 0, 2
 DEVICE_VARIABLE = "ASUKA_DEVICE"
 """Overrides the device that networks run on, as everywhere in this package."""
 
+RESULTS_PER_WORKER = 64
+"""Below it another process costs more than it saves: it takes seconds to import torch (measured)."""
+
 _ERRORS = frozenset(
     {
         "asuka_infer.compositing.CompositingError",
@@ -73,7 +76,12 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--components", type=_positive, metavar="N", help="PCA dimension for U-IDS and P-IDS")
     parser.add_argument("--lenient", action="store_true", help="leave out pictures that some method lacks, and say so")
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="where to run (default: local)")
-    parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes (default: 1)")
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        metavar="N",
+        help=f"processes (default: one per core and {RESULTS_PER_WORKER} results; 1 beside a GPU)",
+    )
     parser.add_argument("--batch", type=_positive, default=32, metavar="N", help="results per task (default: 32)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=_told(_evaluate))
@@ -87,16 +95,17 @@ def _evaluate(said: argparse.Namespace) -> int:
         said.results, said.images, said.holes, layout=said.layout, domains=said.domains, lenient=said.lenient
     )
     instruments, notes = find_instruments(_families(said.features), said.weights)
+    total = len(gathered.methods) * len(gathered.photographs)
+    device = _device()
     choices = evaluate.Choices(
         instruments,
         engine=said.engine,
-        workers=said.workers,
+        workers=said.workers or _workers(total, device),
         batch=said.batch,
-        device=_device(),
+        device=device,
         components=said.components,
         lenient=said.lenient,
     )
-    total = len(gathered.methods) * len(gathered.photographs)
     with tqdm(total=total, unit="result", disable=said.quiet) as bar:
         board = evaluate.evaluate(gathered, choices, said.out, notes=notes, step=bar.update)
     for note in board.notes:
@@ -147,6 +156,7 @@ def _add_misato(parser: argparse.ArgumentParser) -> None:
 
 
 def _misato(said: argparse.Namespace) -> int:
+    from asuka_infer.datasets.layouts import read_layout  # noqa: PLC0415 - brings OpenCV
     from asuka_infer.datasets.misato import build, parse_domain  # noqa: PLC0415 - brings torch and scikit-learn
     from asuka_infer.metrics.instruments import InstrumentError, find_instruments  # noqa: PLC0415 - same
 
@@ -155,7 +165,8 @@ def _misato(said: argparse.Namespace) -> int:
     network = next((one for one in instruments if one.kind == "features"), None)
     if network is None:
         raise InstrumentError("Pictures are grouped by features; name one network with --features.")
-    with tqdm(unit="picture", disable=None) as bar:
+    total = sum(len(read_layout("plain", domain.folder)) for domain in domains)
+    with tqdm(total=total, unit="picture", disable=None) as bar:
         made = build(
             domains,
             said.out,
@@ -193,6 +204,12 @@ def _families(said: str) -> list[Any]:
     if wrong:
         raise InstrumentError(f"There are no features called {', '.join(wrong)}; choose {', '.join(FAMILIES)} or none.")
     return [name for name in names if name != "none"]
+
+
+def _workers(results: int, device: str) -> int:
+    """As many as there is work and a processor for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if device != "cpu" else max(1, min(cores, results // RESULTS_PER_WORKER))
 
 
 def _device() -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
+from asuka_infer.metrics.looks import Look
 from asuka_infer.weights import WeightsError
 
 DEFAULT_CLIP = "openai/clip-vit-large-patch14"
@@ -23,6 +24,7 @@ class ClipVision(nn.Module):
     """The picture half of a CLIP model, with its projection."""
 
     name: ClassVar[str] = "clip"
+    smallest: ClassVar[int] = 1
 
     def __init__(self, source: Path | str = DEFAULT_CLIP) -> None:
         """Load a folder in transformers' layout, or a hub id whose files are in the cache; nothing is downloaded.
@@ -53,6 +55,10 @@ class ClipVision(nn.Module):
         scaled = resize(images, [self.side], InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
         seen = (center_crop(scaled, [self.side, self.side]) - self.mean) / self.std
         return self.model(pixel_values=seen).image_embeds
+
+    def look(self, images: Float[Tensor, "batch 3 height width"]) -> Look:
+        """The same."""
+        return Look(vector=self.embed(images))
 
     def similarity(
         self, one: Float[Tensor, "batch 3 height width"], other: Float[Tensor, "batch 3 height width"]

@@ -16,6 +16,7 @@ from torch.nn import functional
 from torchvision.models import Inception_V3_Weights, inception_v3
 from torchvision.models.inception import InceptionA, InceptionC, InceptionE
 
+from asuka_infer.metrics.looks import Look
 from asuka_infer.weights import load_completely, read_state
 
 SIDE = 299
@@ -35,6 +36,7 @@ class TorchvisionInception(nn.Module):
     """torchvision's `inception_v3` up to its last pooling, in the official scripts' convention."""
 
     name: ClassVar[str] = "inception-torchvision"
+    smallest: ClassVar[int] = 1
     width: ClassVar[int] = WIDTH
 
     def __init__(self, weights: Path) -> None:
@@ -54,11 +56,16 @@ class TorchvisionInception(nn.Module):
         """One vector per RGB picture in [0, 1]."""
         return self.network(self.transform(images))
 
+    def look(self, images: Float[Tensor, "batch 3 height width"]) -> Look:
+        """The same."""
+        return Look(vector=self.embed(images))
+
 
 class TensorflowInception(nn.Module):
     """The network that FID was defined with, under pytorch-fid's names."""
 
     name: ClassVar[str] = "inception-tf"
+    smallest: ClassVar[int] = 1
     width: ClassVar[int] = WIDTH
 
     def __init__(self, weights: Path) -> None:
@@ -78,6 +85,10 @@ class TensorflowInception(nn.Module):
         """One vector per RGB picture in [0, 1]."""
         squeezed = functional.interpolate(images, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
         return self.network(2 * squeezed - 1)
+
+    def look(self, images: Float[Tensor, "batch 3 height width"]) -> Look:
+        """The same."""
+        return Look(vector=self.embed(images))
 
 
 class _TrueAverage(nn.Module):

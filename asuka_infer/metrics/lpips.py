@@ -1,5 +1,6 @@
 """LPIPS with AlexNet (Zhang et al., CVPR 2018, version 0.1): the perceptual distance of the paper's tables."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -8,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models import alexnet
 
+from asuka_infer.metrics.looks import Look
 from asuka_infer.weights import load_completely, read_state
 
 TAPS = (1, 4, 7, 9, 11)
@@ -25,6 +27,7 @@ class LpipsAlex(nn.Module):
     """The distance, from torchvision's AlexNet and the published heads."""
 
     name: ClassVar[str] = "lpips-alex"
+    smallest: ClassVar[int] = 31
 
     def __init__(self, backbone: Path, heads: Path) -> None:
         """Load `alexnet-owt-7be5be79.pth` and `lpips_v0.1_lin_alex.pth`.
@@ -46,16 +49,24 @@ class LpipsAlex(nn.Module):
         self.scale = nn.Buffer(torch.tensor(SCALE).view(1, 3, 1, 1))
         self.requires_grad_(requires_grad=False).eval()
 
+    def look(self, images: Float[Tensor, "batch 3 height width"]) -> Look:
+        """Unit features of the five layers of RGB pictures in [0, 1]."""
+        features = (images * 2 - 1 - self.shift) / self.scale
+        taps: list[Tensor] = []
+        for number, layer in enumerate(self.layers[: TAPS[-1] + 1]):
+            features = layer(features)
+            if number in TAPS:
+                taps.append(features / (features.norm(dim=1, keepdim=True) + EPSILON))
+        return Look(tuple(taps))
+
+    def between(self, one: Sequence[Tensor], other: Sequence[Tensor]) -> Float[Tensor, " batch"]:
+        """LPIPS of each pair of pictures that were looked at before; 0 = alike."""
+        heads = [self.heads[f"lin{tap}"] for tap in range(len(TAPS))]
+        told = [((a - b).square() * head).sum(1).mean((1, 2)) for a, b, head in zip(one, other, heads, strict=True)]
+        return torch.stack(told).sum(0)
+
     def distance(
         self, one: Float[Tensor, "batch 3 height width"], other: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, " batch"]:
-        """LPIPS of each pair of RGB pictures in [0, 1]; 0 = alike."""
-        features = (torch.cat([one, other]) * 2 - 1 - self.shift) / self.scale
-        told = torch.zeros(len(one), device=one.device)
-        for number, layer in enumerate(self.layers):
-            features = layer(features)
-            if number in TAPS:
-                a, b = (features / (features.norm(dim=1, keepdim=True) + EPSILON)).chunk(2)
-                head = self.heads[f"lin{TAPS.index(number)}"]
-                told = told + ((a - b).square() * head).sum(1).mean((1, 2))
-        return told
+        """LPIPS of each pair of RGB pictures in [0, 1]."""
+        return self.between(self.look(one).taps, self.look(other).taps)

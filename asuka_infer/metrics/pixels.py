@@ -15,7 +15,7 @@ from scipy.ndimage import binary_erosion, uniform_filter
 from skimage.metrics import structural_similarity
 
 from asuka_infer.compositing import exact
-from asuka_infer.holes import grow, shrink
+from asuka_infer.holes import grow, shrink, window_around
 from asuka_infer.request import Hole, RgbImage
 
 _Number = Callable[[NDArray[np.float64], NDArray[np.float64], Hole], float]
@@ -197,18 +197,21 @@ def _gradient(result: NDArray[np.float64], truth: NDArray[np.float64], hole: Hol
     outline = cv2.Canny(hole.astype(np.uint8) * np.uint8(LEVELS), *CANNY_THRESHOLDS) > 0
     if not outline.any():
         raise MetricError(f"Canny finds no outline of a hole with {int(hole.sum())} pixels; give a larger hole.")
-    gap = LEVELS * (result - truth)  # Sobel is linear, so the gradient of the difference is the difference
+    near = window_around(outline, 2)  # Sobel looks one pixel far
+    gap = LEVELS * (result[near] - truth[near])  # Sobel is linear: the gradient of the difference is the difference
     across, down = (np.asarray(cv2.Sobel(gap, cv2.CV_64F, dx, dy, ksize=3)) for dx, dy in ((1, 0), (0, 1)))
-    return float(np.hypot(across, down)[outline].mean())
+    return float(np.hypot(across, down)[outline[near]].mean())
 
 
 def _step(result: NDArray[np.float64], truth: NDArray[np.float64], hole: Hole) -> float:
+    near = window_around(hole, REACH)
+    hole = hole[near]
     deep: Hole = np.asarray(binary_erosion(hole, iterations=BAND, border_value=1), dtype=bool)
     strip = hole & ~deep
     if not strip.any():
         raise MetricError("A hole covers the whole picture, so it has no edge; leave some of the picture known.")
     share = uniform_filter(strip.astype(float), REACH, mode="constant")
-    tint = uniform_filter((result - truth) * strip[..., None], REACH, mode="constant", axes=(0, 1))
+    tint = uniform_filter((result[near] - truth[near]) * strip[..., None], REACH, mode="constant", axes=(0, 1))
     return float(np.abs(tint[strip] / share[strip][:, None]).mean()) * LEVELS
 
 

@@ -73,13 +73,15 @@ class Store:
             vectors = [(key, name, np.asarray(vector, np.float32).tobytes()) for key, name, vector in features]
             self._database.executemany("INSERT OR REPLACE INTO feature VALUES (?, ?, ?)", vectors)
 
-    def scores(self, key: str, instruments: Sequence[str]) -> dict[str, float]:
-        """All numbers of one case from these instruments."""
-        told: dict[str, float] = {}
-        for instrument in instruments:
-            query = "SELECT numbers FROM score WHERE key = ? AND instrument = ?"
-            row = self._database.execute(query, (key, instrument)).fetchone()
-            told |= {} if row is None else json.loads(row[0])
+    def columns(self, keys: Sequence[str], instruments: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """All numbers of these cases by name, rows in the order of the keys; all of them must be there."""
+        told: dict[str, NDArray[np.float64]] = {}
+        query = "SELECT numbers FROM score WHERE key = ? AND instrument = ?"
+        with closing(self._database.cursor()) as cursor:
+            for row, key in enumerate(keys):
+                for instrument in instruments:
+                    for name, number in json.loads(cursor.execute(query, (key, instrument)).fetchone()[0]).items():
+                        told.setdefault(name, np.full(len(keys), np.nan))[row] = number
         return told
 
     def write_matrix(self, keys: Sequence[str], instrument: str, file: Path) -> Vector:

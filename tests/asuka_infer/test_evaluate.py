@@ -11,25 +11,29 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torchvision.models import squeezenet1_0
+from torchvision.models import alexnet, squeezenet1_0
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from analysis.human_vs_metric import read_metrics, system_means, vote_agreement
 from analysis.simulate import Design, Truth, simulate_votes
 from asuka_infer import evaluate
 from asuka_infer.cli import main
 from asuka_infer.evaluate import Choices, EvaluateError, gather
-from asuka_infer.holes import read_hole, write_hole_png
-from asuka_infer.images import encode_png, read_image
+from asuka_infer.holes import encode_hole_png, read_hole, write_hole_png
+from asuka_infer.images import encode_png, read_image, to_float
+from asuka_infer.metrics.clip import ClipVision
 from asuka_infer.metrics.distributions import perceptual_distance
-from asuka_infer.metrics.features import SqueezeNet
-from asuka_infer.metrics.instruments import Instrument, InstrumentError, embed, find_instruments, score, view_of
-from asuka_infer.metrics.pieces import Answer, Task, measure_task
+from asuka_infer.metrics.features import SqueezeNet, perceptual_distances, pooled_features
+from asuka_infer.metrics.instruments import Instrument, InstrumentError, find_instruments
+from asuka_infer.metrics.looks import Look
+from asuka_infer.metrics.lpips import LpipsAlex
+from asuka_infer.metrics.pieces import Answer, Piece, Task, measure_task
 from asuka_infer.metrics.pixels import psnr, ssim
 from asuka_infer.metrics.scoreboard import Scoreboard
 from asuka_infer.metrics.spread import SpreadError, spread
@@ -148,21 +152,115 @@ def test_no_number_depends_on_batches_workers_or_engine(
         assert (folders / "out" / name).read_bytes() == (folders / "other" / name).read_bytes()
 
 
+def pieces(folders: Path, instruments: tuple[Instrument, ...]) -> tuple[Piece, ...]:
+    """Every method's result of every photograph, of which everything is to be measured."""
+    scores = tuple(one for one in instruments if one.kind != "features")
+    features = tuple(one for one in instruments if one.kind == "features")
+    made: list[Piece] = []
+    for name in NAMES:
+        truth = next((folders / "images").rglob(f"{name}.png")).read_bytes()
+        hole = (folders / f"holes/{name}.png").read_bytes()
+        for method in METHODS:
+            result = (folders / f"results/{method}/{name}.png").read_bytes()
+            truths = features if method == METHODS[0] else ()
+            key = f"{method}{name}"
+            made.append(Piece(f"{method}/{name}", key, name, result, truth, hole, scores, features, truths))
+    return tuple(made)
+
+
+def test_a_network_looks_at_every_picture_once_whatever_is_made_of_it(
+    folders: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    look = SqueezeNet.look
+
+    def watched(network: SqueezeNet, images: torch.Tensor) -> Look:
+        looked.append(len(images))
+        return look(network, images)
+
+    monkeypatch.setattr(SqueezeNet, "look", watched)
+
+    answer = measure_task(Task(pieces(folders, instruments(weights)), "cpu"))
+    assert looked == [1] * 6 * 4  # a photograph and three results of it
+    assert len(answer.features) == 6 * 4
+    assert len(answer.scores) == 6 * 3 * 2
+
+
+def test_what_a_network_tells_of_shared_looks_is_what_it_tells_of_each_pair(folders: Path, weights: Path) -> None:
+    network = SqueezeNet(weights / "squeezenet1_0_random.pth")
+    distance, features = instruments(weights)[1:]
+    answer = measure_task(Task(pieces(folders, instruments(weights)), "cpu"))
+    scores = {key: numbers[distance.name] for key, name, numbers in answer.scores if name == distance.identity}
+    vectors = {key: vector for key, name, vector in answer.features if name == features.identity}
+
+    for method in METHODS:
+        results, truths, _ = pictures(folders, method)
+        expected = perceptual_distances(results, truths, network)
+        assert [scores[f"{method}{name}"] for name in NAMES] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+        own = np.stack([vectors[f"{method}{name}"] for name in NAMES])
+        assert np.allclose(own, pooled_features(results, network), rtol=1e-4, atol=1e-5)
+    truths = pictures(folders, "truth")[1]
+    assert np.allclose(np.stack([vectors[name] for name in NAMES]), pooled_features(truths, network), atol=1e-5)
+
+
+def test_lpips_and_clip_are_told_of_the_composite_and_of_the_hole_alone(folders: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(alexnet(weights=None).state_dict(), tmp_path / "alex.pth")
+    widths = enumerate((64, 192, 384, 256, 256))
+    heads = {f"lin{tap}.model.1.weight": torch.rand(1, width, 1, 1) for tap, width in widths}
+    torch.save(heads, tmp_path / "heads.pth")
+    config = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16,
+        projection_dim=8,
+    )  # fmt: skip
+    cast("Any", CLIPVisionModelWithProjection(config)).save_pretrained(tmp_path / "clip")
+    lpips = Instrument("lpips", "distance", "lpips-alex", (str(tmp_path / "alex.pth"), str(tmp_path / "heads.pth")))
+    similar = Instrument("clip-similarity-hole", "similarity", "clip", (str(tmp_path / "clip"),))
+    told = measure_task(Task(pieces(folders, (lpips, similar)), "cpu")).scores
+    numbers = {key: told for key, _, one in told for key, told in ((f"{key}/{name}", n) for name, n in one.items())}
+    results, truths, holes = pictures(folders, "noise")
+
+    networks = LpipsAlex(tmp_path / "alex.pth", tmp_path / "heads.pth"), ClipVision(tmp_path / "clip")
+    for name, result, truth, hole in zip(NAMES, results, truths, holes, strict=True):
+        a, b = (torch.from_numpy(to_float(each))[None] for each in (result, truth))
+        inside = torch.from_numpy(hole)
+        with torch.no_grad():
+            assert numbers[f"noise{name}/lpips"] == pytest.approx(float(networks[0].distance(a, b)), rel=1e-4)
+            cosine = float(networks[1].similarity(a * inside, b * inside))
+        assert numbers[f"noise{name}/clip-similarity-hole"] == pytest.approx(cosine, abs=1e-5)
+        assert numbers[f"truth{name}/lpips"] == 0
+
+
+@pytest.mark.parametrize(("side", "fits"), [(20, False), (21, True)])
+def test_pictures_smaller_than_a_network_sees_are_named(
+    weights: Path,
+    side: int,
+    fits: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    small = encode_png(np.zeros((side, 40, 3), np.uint8))
+    hole = encode_hole_png(np.eye(side, 40, dtype=bool))
+    distance = instruments(weights)[1]
+    answer = measure_task(Task((Piece("m/a", "k", "t", small, small, hole, (distance,), (), ()),), "cpu"))
+
+    assert answer.problems == (
+        {} if fits else {"m/a": "it is 40x20, but squeezenet sees no less than 21 pixels a side"}
+    )
+    assert len(answer.scores) == fits
+
+
 def test_passes_of_a_fixed_size_are_filled_up_and_tell_the_same(
     folders: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results, truths, holes = pictures(folders, "noise")
-    views = [view_of(*each) for each in zip(results, truths, holes, strict=True)]
-    _, distance, features = instruments(weights)
-    alone = score(distance, views, "cpu"), np.stack(embed(features, truths, "cpu"))
-    monkeypatch.setattr("asuka_infer.metrics.instruments.CPU_PASS", 4)
+    task = Task(pieces(folders, instruments(weights)[1:]), "cpu")
+    alone = measure_task(task)
+    monkeypatch.setattr("asuka_infer.metrics.looks.CPU_PASS", 5)
 
-    told = score(distance, views, "cpu"), np.stack(embed(features, truths, "cpu"))
-    assert [one["perceptual-squeezenet"] for one in told[0]] == pytest.approx(
-        [one["perceptual-squeezenet"] for one in alone[0]], rel=1e-4
-    )
-    assert np.allclose(told[1], alone[1], rtol=1e-4, atol=1e-5)
-    assert told[1].shape == (6, 512)
+    told = measure_task(task)
+    assert [key for key, *_ in told.features] == [key for key, *_ in alone.features]
+    assert np.allclose([v for *_, v in told.features], [v for *_, v in alone.features], rtol=1e-4, atol=1e-5)
+    for (key, _, numbers), (other, _, expected) in zip(told.scores, alone.scores, strict=True):
+        assert key == other
+        assert numbers == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 def test_what_was_measured_is_not_measured_again_until_its_content_changes(
