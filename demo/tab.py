@@ -98,14 +98,14 @@ class _Kept:
         shown: what the browser gets.
         path: the result's file.
         photo: the file it was made from.
-        hole: a PNG of its hole, at the photo's size.
+        hole: a PNG of its hole, at the photo's size; some kB, never a file that would have to be deleted.
         record: how it was made.
     """
 
     shown: ResultData
     path: str
     photo: str
-    hole: str
+    hole: bytes
     record: RunRecord
 
     def files(self) -> list[FileData]:
@@ -501,7 +501,7 @@ def _show_example(
     source = _Source(Painted(photo=Path(path), name=name), run, prepared.picture, prepared.hole)
     results = [*results, *map(source.keep, prepared.results)][-MOST_RESULTS:]
     photo = _photo_data(prepared.picture, path, name, serial=-1)
-    hole = {"mask": FileData(path=source.hole), "mask_hole": _hole_text(on_proxy(prepared.hole))}
+    hole = {"mask": FileData(path=_save(source.hole, "hole.png")), "mask_hole": _hole_text(on_proxy(prepared.hole))}
     return photo.model_copy(update=hole), _shown(results, len(prepared.results)), results
 
 
@@ -525,7 +525,7 @@ class _Source:
         self.photo = str(painted.photo)
         self.stem = Path(painted.name).stem or "photo"
         self.small_hole = resize(hole, proxy_size(picture.size))
-        self.hole = _save(encode_hole_png(hole), "hole.png")
+        self.hole = encode_hole_png(hole)
         self.before = FileData(path=_save(encode_png(proxy_of(picture.pixels, picture.alpha)), "proxy.png"))
         left = int(np.flatnonzero(hole.any(axis=0))[0]) / picture.size[1]
         self.divider = max(0.0, left - DIVIDER_GAP)
@@ -595,7 +595,7 @@ def _offer(engine: DemoEngine, take: TakeOffer, results: list[_Kept], event: gr.
     try:
         picture = engine.open_photo(Painted(photo=Path(chosen.photo)))
         offered = tuple(OfferedResult(Path(kept.path).read_bytes(), kept.record) for kept in rivals)
-        return _shown(results, message=take(Offer(encode_png(picture.pixels), read_hole(Path(chosen.hole)), offered)))
+        return _shown(results, message=take(Offer(encode_png(picture.pixels), read_hole(chosen.hole), offered)))
     except FileNotFoundError:
         return _shown(results, message="The result's files are no longer on the server; run again.")
     except (DemoError, ValueError) as error:

@@ -61,7 +61,7 @@ async function select(index) {
   if (resized) zoom.show(width, height); else placeDivider();
   $('.rv-changes').src = result.changes.url; panes = []; showPair(); calmOffer();
   before.alt = words.before; after.alt = words.after + ': ' + result.title;
-  const proof = $('.rv-proof'), extra = result.ring ? say('ring', {ring: result.ring.toLocaleString()}) : '';
+  const proof = $('.rv-proof'), extra = !result.ring ? '' : result.changed ? say('ring', {ring: result.ring.toLocaleString()}) : words.ringIdle;
   proof.classList.toggle('changed', result.changed > 0);
   $('.rv-changed').textContent = result.changed === 1 ? words.onePixel : say('pixels', {count: result.changed.toLocaleString()});
   $('.rv-ring').textContent = extra && '(' + extra + ')';

@@ -51,3 +51,28 @@ def test_one_method_alone_is_no_offer(tmp_path: Path, keys: tuple[str, ...]) -> 
     with pytest.raises(ValueError, match="run two or more"):
         keep_offers(tmp_path / "pool")(offer_of(tmp_path, *keys))
     assert not (tmp_path / "pool").exists()
+
+
+def test_a_full_pool_takes_nothing_new_and_loses_nothing(tmp_path: Path) -> None:
+    pool = tmp_path / "pool"
+    keep = keep_offers(pool, most_offers=2)
+    offers = [offer_of(tmp_path, "telea", "navier-stokes", seed=seed) for seed in (1, 2, 3)]
+    keep(offers[0])
+    keep(offers[1])
+    before = sorted(path.name for path in pool.rglob("*.png"))
+    with pytest.raises(ValueError, match=r"2 offers .* wait to be looked through, and at most 2 .*another day"):
+        keep(offers[2])
+    assert sorted(path.name for path in pool.rglob("*.png")) == before
+    assert "Thank you" in keep(offers[1])  # the same again takes no room
+    (pool / "images" / before[0]).unlink()  # the operator has looked at it
+    assert "Thank you" in keep(offers[2])
+
+
+def test_a_pool_takes_no_more_disk_than_it_may(tmp_path: Path) -> None:
+    pool = tmp_path / "pool"
+    first, second = (offer_of(tmp_path, "telea", "navier-stokes", seed=seed) for seed in (1, 2))
+    keep_offers(pool)(first)
+    taken = sum(path.stat().st_size for path in pool.rglob("*") if path.is_file())
+    with pytest.raises(ValueError, match="The pool is full: 1 offers"):
+        keep_offers(pool, most_bytes=2 * taken - 1000)(second)
+    assert "Thank you" in keep_offers(pool, most_bytes=2 * taken + 1000)(second)
