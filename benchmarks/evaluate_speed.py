@@ -12,7 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
@@ -77,26 +79,27 @@ def _measure(written: Path, pairs: int, weights: Path, workers: int, size: int) 
 
 
 def _write_pairs(folder: Path, pairs: int, size: int) -> None:
-    """Pictures that are not there yet; each depends on its number alone."""
+    """Pictures that are not there yet."""
     for name in ("images", "holes", "results"):
         (folder / name).mkdir(parents=True, exist_ok=True)
+    missing = [number for number in range(pairs) if not (folder / f"results/{number:05d}.png").is_file()]
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(partial(_write_pair, folder, size), missing, chunksize=50))
+
+
+def _write_pair(folder: Path, size: int, number: int) -> None:
+    """One truth, its hole and a result; they depend on the number alone."""
+    rng = np.random.default_rng([SEED, number])
     slope = np.linspace(40, 215, size)[None, :, None]
-    for number in range(pairs):
-        if (folder / f"results/{number:05d}.png").is_file():
-            continue
-        rng = np.random.default_rng([SEED, number])
-        truth = np.clip(slope + rng.normal(0, 12, (size, size, 3)), 0, 255).astype(np.uint8)
-        hole = np.zeros((size, size), bool)
-        top, left = rng.integers(0, size // 2, 2)
-        hole[top : top + size // 3, left : left + size // 3] = True
-        result = truth.copy()
-        result[hole] = truth[hole].mean(0)
-        for name, data in {
-            "images": encode_png(truth),
-            "holes": encode_hole_png(hole),
-            "results": encode_png(result),
-        }.items():
-            (folder / name / f"{number:05d}.png").write_bytes(data)
+    truth = np.clip(slope + rng.normal(0, 12, (size, size, 3)), 0, 255).astype(np.uint8)
+    hole = np.zeros((size, size), bool)
+    top, left = rng.integers(0, size // 2, 2)
+    hole[top : top + size // 3, left : left + size // 3] = True
+    result = truth.copy()
+    result[hole] = truth[hole].mean(0)
+    pictures = {"images": encode_png(truth), "holes": encode_hole_png(hole), "results": encode_png(result)}
+    for name, data in pictures.items():
+        (folder / name / f"{number:05d}.png").write_bytes(data)
 
 
 def _first(written: Path, pairs: int, folder: Path) -> Path:
