@@ -10,8 +10,6 @@ recount. Server and voters share the machine; the pictures are not fetched. Ends
 
 import argparse
 import asyncio
-import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,7 +22,15 @@ from sqlalchemy import func, select
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.study_answers import PORT, prepare, wait_for_server  # noqa: E402 - after the path is known
+from benchmarks.study_answers import (  # noqa: E402 - after the path is known
+    CRITERIA,
+    SLUG,
+    Connection,
+    connect,
+    prepare,
+    start_server,
+    wait_for_server,
+)
 from db import models  # noqa: E402
 from db.engine import Database  # noqa: E402
 from study import counters  # noqa: E402
@@ -32,25 +38,7 @@ from study import counters  # noqa: E402
 SAME, DIFFERENT = 8, 8
 """Submissions of each trial under one key, and under keys of their own (the study's design, section 5)."""
 
-Reply = tuple[int, dict[str, object]]
-
-
-@dataclass
-class Connection:
-    """One keep-alive connection."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    async def request(self, method: str, path: str, body: object, headers: dict[str, str]) -> Reply:
-        """Ask; the status and the JSON of the reply."""
-        payload = json.dumps(body).encode() if body is not None else b""
-        lines = [f"{method} /study/api/v1{path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {len(payload)}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        self.writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + payload)
-        head = (await self.reader.readuntil(b"\r\n\r\n")).lower()
-        length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
-        return int(head.split()[1]), json.loads(await self.reader.readexactly(length))
+OK, CONFLICT = 200, 409
 
 
 @dataclass
@@ -63,29 +51,31 @@ class Storm:
 
     async def take_part(self) -> None:
         """Join again and again, until no trial is left to storm."""
-        crowd = [Connection(*await asyncio.open_connection("127.0.0.1", PORT)) for _ in range(SAME + DIFFERENT)]
+        crowd = [await connect() for _ in range(SAME + DIFFERENT)]
         while self.left > 0:
-            _, joined = await crowd[0].request("POST", "/sessions", {"study": "bench"}, {})
-            bearer = {"Authorization": f"Bearer {joined['token']}"}
+            _, joined = await crowd[0].request("POST", "/sessions", {"study": SLUG})
+            bearer = f"Authorization: Bearer {joined['token']}\r\n"
             await crowd[0].request("POST", "/sessions/me/consent", {"accepted": True}, bearer)
             _, reply = await crowd[0].request("GET", "/trial", None, bearer)
             while reply["state"] == "running" and self.left > 0:
                 self.left -= 1
-                await self._storm(crowd, reply["trial"], bearer)  # type: ignore[arg-type]
-                _, reply = await crowd[0].request("GET", "/trial", None, bearer)
+                reply = await self._storm(crowd, reply["trial"], bearer)  # type: ignore[arg-type]
 
-    async def _storm(self, crowd: list[Connection], trial: dict[str, str], bearer: dict[str, str]) -> None:
+    async def _storm(self, crowd: list[Connection], trial: dict[str, str], bearer: str) -> dict[str, object]:
+        """Send everything at once; what the session is asked next."""
         number = self.trials = self.trials + 1
 
-        def submission(at: int) -> tuple[object, dict[str, str]]:
+        def submission(at: int) -> tuple[object, str]:
             position = 0 if at < SAME else at % 2
             answers = [{"criterion": key, "outcome": "choice", "position": position} for key in trial["criteria"]]
             key = f"{number}-{0 if at < SAME else at}"
-            return {"responses": answers}, bearer | {"Idempotency-Key": key}
+            return {"responses": answers}, f"{bearer}Idempotency-Key: {key}\r\n"
 
         path = f"/trial/{trial['id']}/answer"
         sent = (connection.request("POST", path, *submission(at)) for at, connection in enumerate(crowd))
-        self.statuses.update(status for status, _ in await asyncio.gather(*sent))
+        replies = await asyncio.gather(*sent)
+        self.statuses.update(status for status, _ in replies)
+        return next(reply for status, reply in replies if status == OK)
 
 
 async def drive(trials: int, voters: int) -> Storm:
@@ -99,7 +89,7 @@ async def drive(trials: int, voters: int) -> Storm:
 def judge(url: str, storm: Storm) -> list[str]:
     """What is wrong, in words; nothing when all is as it must be."""
     with Database.open(url) as database, database.read() as db:
-        criteria = 2
+        criteria = len(CRITERIA)
 
         def count(model: type[models.Base]) -> int:
             return db.scalar(select(func.count()).select_from(model)) or 0
@@ -112,8 +102,8 @@ def judge(url: str, storm: Storm) -> list[str]:
             "responses": (count(models.Response), storm.trials * criteria),
             "votes": (count(models.AnalysisVote), storm.trials * criteria),
             "most responses of one trial and question": (most, 1),
-            "attempts kept": (count(models.ResponseAttempt), storm.statuses[409]),
-            "replies": (storm.statuses[200] + storm.statuses[409], storm.trials * (SAME + DIFFERENT)),
+            "attempts kept": (count(models.ResponseAttempt), storm.statuses[CONFLICT]),
+            "replies": (storm.statuses[OK] + storm.statuses[CONFLICT], storm.trials * (SAME + DIFFERENT)),
         }
         for version in db.execute(select(models.StudyVersion.id)).scalars():
             counters.verify(db, version)
@@ -131,7 +121,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         url = given.database or f"sqlite:///{folder}/storm.sqlite"
         prepare(url, Path(folder))
-        server = subprocess.Popen([sys.executable, str(ROOT / "benchmarks/study_answers.py"), "--serve", url])
+        server = start_server("routes", url, Path(folder))
         began = time.perf_counter()
         try:
             storm = asyncio.run(drive(given.trials, given.voters))

@@ -106,8 +106,8 @@ class _Compiled:
 
     def in_order(self, values: Values) -> list[Any]:
         """For SQLite: one value per question mark."""
-        constant = self._constant
-        return [constant[name] if name in constant else _plain(values[name]) for name in self._names]
+        whole = {**self._constant, **values}
+        return [_plain(whole[name]) for name in self._names]
 
     def named(self, values: Values) -> dict[str, Any]:
         """For PostgreSQL: values by their names."""

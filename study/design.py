@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -134,12 +135,15 @@ class Design:
         _, pairs, sides = self.shape
         return self.first_cell + (place.image * pairs + place.pair) * sides + place.side
 
+    @cached_property
+    def places(self) -> tuple[Place, ...]:
+        """The places of the cells, in the order of their ids."""
+        images, pairs, sides = self.shape
+        return tuple(Place(*place) for place in product(range(images), range(pairs), range(sides)))
+
     def place(self, cell_id: int) -> Place:
         """The place of a cell."""
-        _, pairs, sides = self.shape
-        rest, side = divmod(cell_id - self.first_cell, sides)
-        image, pair = divmod(rest, pairs)
-        return Place(image, pair, side)
+        return self.places[cell_id - self.first_cell]
 
     def shown(self, place: Place) -> tuple[int, ...]:
         """Method ids in position order, as a trial of this cell shows them."""

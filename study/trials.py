@@ -624,19 +624,24 @@ def _with_result(db: Session, design: Design, reply: TrialReply, trial_id: int) 
     return reply.model_copy(update={"practice": result})
 
 
+_FIND_TRIAL = Statement(
+    select(TRIAL.c.id, TRIAL.c.state).where(
+        TRIAL.c.public_id == bindparam("public"), TRIAL.c.session_id == bindparam("session")
+    )
+)
+_STORED_KEY = Statement(select(RESPONSE.c.idempotency_key).where(RESPONSE.c.trial_id == bindparam("trial")).limit(1))
+_KEEP_ATTEMPT = Statement(insert(ATTEMPT))
+
+
 def _already(
     db: Session, designs: Designs, visit: Visit, trial_id: str, request: AnswerRequest, *, key: str, at: Clocked
 ) -> TrialReply | Refusal:
     """The trial was not there to be answered: a repetition of what is stored, or something to keep as evidence."""
-    trial = db.execute(
-        select(TRIAL.c.id, TRIAL.c.state).where(TRIAL.c.public_id == trial_id, TRIAL.c.session_id == visit.session_id)
-    ).one_or_none()
+    trial = _FIND_TRIAL.one_or_none(db, {"public": trial_id, "session": visit.session_id})
     if trial is None:
         raise _unknown_trial()
-    stored_key = db.execute(
-        select(RESPONSE.c.idempotency_key).where(RESPONSE.c.trial_id == trial.id).limit(1)
-    ).scalar_one_or_none()
-    if stored_key == _own(trial.id, key):
+    stored = _STORED_KEY.one_or_none(db, {"trial": trial.id})
+    if stored is not None and stored.idempotency_key == _own(trial.id, key):
         return _with_result(db, designs.of(db, visit.version_id), _go_on(db, designs, visit, at), trial.id)
     refusal = Refusal("already_answered", "This question was answered already; the first answer counts.")
     if trial.state == TrialState.VOID:
@@ -647,21 +652,18 @@ def _already(
 def _keep_attempt(
     db: Session, visit: Visit, trial_id: str, request: AnswerRequest, *, key: str, refusal: Refusal, at: Clocked
 ) -> Refusal:
-    trial = db.execute(
-        select(TRIAL.c.id).where(TRIAL.c.public_id == trial_id, TRIAL.c.session_id == visit.session_id)
-    ).scalar_one_or_none()
+    trial = _FIND_TRIAL.one_or_none(db, {"public": trial_id, "session": visit.session_id})
     if trial is None:
         raise _unknown_trial()
-    db.execute(
-        insert(ATTEMPT).values(
-            session_id=visit.session_id,
-            trial_id=trial,
-            idempotency_key=key[:LONGEST_KEY],
-            reason=refusal.code,
-            payload_json=json.dumps(request.model_dump(), sort_keys=True),
-            at=at.now,
-        )
-    )
+    attempt = {
+        "session_id": visit.session_id,
+        "trial_id": trial.id,
+        "idempotency_key": key[:LONGEST_KEY],
+        "reason": refusal.code,
+        "payload_json": json.dumps(request.model_dump(), sort_keys=True),
+        "at": at.now,
+    }
+    _KEEP_ATTEMPT.run(db, attempt)
     return refusal
 
 
