@@ -1,14 +1,17 @@
 """How fast the store alone takes answers: N voters, one trial transaction each, acknowledged after a durable COMMIT.
 
 A trial transaction here: claim the trial (conditional UPDATE), insert one response and one fact row for each of two
-criteria, count the cell. Run from the repository:
-`PYTHONPATH=. python benchmarks/store_throughput.py [--voters 32] [--trials 200] [--url postgresql://...]`;
+criteria, count the cell.
+
+    python benchmarks/store_throughput.py [--voters 32] [--trials 200] [--url postgresql://...]
+
 SQLite in a temporary folder unless told otherwise.
 """
 
 import argparse
 import secrets
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -17,6 +20,8 @@ from pathlib import Path
 
 from sqlalchemy import bindparam, insert, select, text, update
 from sqlalchemy.orm import Session
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from db.engine import Database
 from db.migrate import migrate
