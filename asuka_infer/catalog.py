@@ -262,6 +262,91 @@ _TABLE = (
     ),
 )
 
+def _load_context_encoder_mini() -> Inpainter:
+    from asuka_infer.baselines.context_encoder_mini import context_encoder_mini  # noqa: PLC0415 - torch is loaded here
+
+    return context_encoder_mini()
+
+
+def _load_lama_mini() -> Inpainter:
+    from asuka_infer.baselines.lama_mini import lama_mini  # noqa: PLC0415 - torch is loaded here
+
+    return lama_mini()
+
+
+def _load_contextual_attention_mini() -> Inpainter:
+    from asuka_infer.baselines.contextual_attention_mini import contextual_attention_mini  # noqa: PLC0415 - torch is loaded here
+
+    return contextual_attention_mini()
+
+
+def _load_dfnet_mini() -> Inpainter:
+    from asuka_infer.baselines.dfnet_mini import dfnet_mini  # noqa: PLC0415 - torch is loaded here
+
+    return dfnet_mini()
+
+
+def _rival_weights(key: str) -> Path:
+    return Path(__file__).parent / "baselines" / "mini_weights" / f"{key}.safetensors"
+
+
+def _rival_readiness() -> Readiness:
+    """Rivals are in the table because their weights are (`_trained`)."""
+    if importlib.util.find_spec("torch") is None:
+        return Readiness(ready=False, how_to="torch is not installed here; pip install -r requirements.txt.")
+    return READY
+
+
+_RIVALS = (
+    Method(
+        key="context-encoder-mini",
+        title="Context encoder (embedded)",
+        summary="A bottleneck must say what is missing: the first learned method, small; soft colours, little detail.",
+        citation='D. Pathak et al., "Context Encoders: Feature Learning by Inpainting", CVPR 2016',
+        licence=_MINI_LICENCE,
+        load=_load_context_encoder_mini,
+        needs=Needs(memory_mb=900),
+        readiness=_rival_readiness,
+    ),
+    Method(
+        key="lama-mini",
+        title="LaMa (embedded)",
+        summary="Fourier convolutions in one pass, each seeing the whole picture: small, not the published one.",
+        citation='R. Suvorov et al., "Resolution-Robust Large Mask Inpainting with Fourier Convolutions", WACV 2022',
+        licence=_MINI_LICENCE,
+        load=_load_lama_mini,
+        needs=Needs(memory_mb=900),
+        readiness=_rival_readiness,
+    ),
+    Method(
+        key="contextual-attention-mini",
+        title="Contextual attention (embedded)",
+        summary="Coarse to fine, the hole rebuilt from known patches that look alike: small, trained here.",
+        citation='J. Yu et al., "Generative Image Inpainting with Contextual Attention", CVPR 2018',
+        licence=_MINI_LICENCE,
+        load=_load_contextual_attention_mini,
+        needs=Needs(memory_mb=900),
+        readiness=_rival_readiness,
+    ),
+    Method(
+        key="dfnet-mini",
+        title="Deep fusion network (embedded)",
+        summary="Mixes its completion with the picture pixel by pixel at three sizes: small, trained here.",
+        citation='X. Hong et al., "Deep Fusion Network for Image Completion", ACM MM 2019',
+        licence=_MINI_LICENCE,
+        load=_load_dfnet_mini,
+        needs=Needs(memory_mb=900),
+        readiness=_rival_readiness,
+    ),
+)
+"""Networks of older papers at small scale, trained here; one without weights is no method (`_trained`)."""
+
+
+def _trained(rivals: tuple[Method, ...]) -> tuple[Method, ...]:
+    """Those whose weights `python -m training.rivals export` has put beside their code."""
+    return tuple(rival for rival in rivals if _rival_weights(rival.key).is_file())
+
+
 _DIFFUSERS_PARTS = (
     "model_index.json",
     "scheduler/scheduler_config.json",
@@ -695,7 +780,9 @@ _WEIGHTED = (
     ),
 )
 
-METHODS: Mapping[str, Method] = MappingProxyType({method.key: method for method in (*_TABLE, *_WEIGHTED)})
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {method.key: method for method in (*_TABLE, *_trained(_RIVALS), *_WEIGHTED)}
+)
 """All methods by key, in the order they are listed to people."""
 
 
