@@ -33,7 +33,7 @@ PARTICIPANT = Base.metadata.tables["participant"]
 SESSION = Base.metadata.tables["session"]
 VERSION = Base.metadata.tables["study_version"]
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 KEY_BITS, NONCE_BYTES = 256, 12
 """AES-256 with 96 random bits per message, of which each key sees one (NIST SP 800-38D, section 8.2)."""
@@ -209,8 +209,8 @@ class Retention:
         while not self._stop.wait(self._every_s):
             try:
                 self._look()
-            except Exception:  # whatever it is, the next look comes
-                _LOG.exception("Ids whose time is up could not be deleted; the next try is in %s s.", self._every_s)
+            except Exception:  # noqa: BLE001 - whatever it is, it is written down and the next look comes
+                _log.exception("Ids whose time is up could not be deleted; the next try is in %s s.", self._every_s)
 
     def _look(self) -> None:
         self._database.write(lambda db: purge(db, self._keys, now=self._clock()))
