@@ -259,7 +259,7 @@ def restore(folder: Path, url: str) -> Restored:
 
 
 def _judge(db: Session, *, now: int) -> None:
-    """The journal holds answers, not exclusions: what the definitions' rules say of them is said again."""
+    """Whoever completed since the copy was made and was not judged yet is judged by the definitions' rules."""
     for version_id in db.scalars(select(VERSION.c.id)).all():
         apply_rules(db, version_id, at=now)
 

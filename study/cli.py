@@ -149,11 +149,6 @@ def _add_running(add: _Add) -> None:
     added["erase"].add_argument(
         "--keys", type=Path, default=os.environ.get("ASUKA_PAYMENT_KEYS"), help="folder of keys, if not beside the file"
     )
-    added["erase"].add_argument(
-        "--backups",
-        type=Path,
-        help="the app's folder of backups; by default as the app finds it, from ASUKA_BACKUP_DIR",
-    )
     added["launch"].add_argument("--ephemeral", action="store_true", help="the answers may be lost at a restart")
 
 
@@ -288,7 +283,7 @@ def _erase(given: argparse.Namespace) -> None:
     at = Clocked(utc_microseconds(), os.urandom)
     folder = keys_folder(_database_url(given), given.keys)
     keys = PaymentKeys(folder) if folder is not None and folder.is_dir() else None
-    with _journal(given) as journal, _writable(given, journal) as database:
+    with _writable(given) as database:
         erase(database, Designs(), given.study, given.session, at, actor=_actor(), keys=keys)
     print(f"erased session {given.session} of {given.study}; what is left is that there was one")
 
@@ -332,7 +327,8 @@ def _backup(given: argparse.Namespace) -> None:
 def _restore(given: argparse.Namespace) -> None:
     back = restore(given.folder, _database_url(given))
     print(
-        f"restored {back.snapshot.path.name} and {back.replayed.answers} answered trials from the journal; "
+        f"restored {back.snapshot.path.name} and {back.replayed.answers} answered trials from the journal, "
+        f"with {back.replayed.decisions} exclusions or what undid them; "
         f"{back.replayed.erased} sessions were erased again, {back.replayed.unreadable} lines belong to erased ones"
     )
 
@@ -348,19 +344,19 @@ def _database_url(given: argparse.Namespace) -> str:
 
 
 @contextmanager
-def _writable(given: argparse.Namespace, journal: Journal | None = None) -> Generator[Database]:
+def _writable(given: argparse.Namespace) -> Generator[Database]:
     url = _database_url(given)
     migrate(url)
-    with Database.open(url, follower=journal) as database:
+    with _journal(url) as journal, Database.open(url, follower=journal) as database:
         yield database
 
 
 @contextmanager
-def _journal(given: argparse.Namespace) -> Generator[Journal | None]:
-    """The second record that the app keeps of this database, if it keeps one."""
+def _journal(url: str) -> Generator[Journal | None]:
+    """The second record that the app keeps of this database, if it keeps one where its settings say."""
     data = Path(os.environ.get("ASUKA_DATA_DIR", "var"))
     root = Path(os.environ.get("ASUKA_BACKUP_DIR") or data / "backups")
-    folder = given.backups or backup_folder(_database_url(given), root)
+    folder = backup_folder(url, root)
     if folder is None or not (folder / "journal").is_dir():
         yield None
         return

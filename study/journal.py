@@ -1,4 +1,4 @@
-"""A second record of every answer, beside the database: one encrypted line per session and commit, never rewritten.
+"""A second record of every answer and exclusion: encrypted lines beside the database, by session, never rewritten.
 
 Each session's lines are encrypted (AES-256-GCM) under a key in a file of its own. Erasing a session destroys that file,
 and with it what every copy of the journal says of the session. The journal is read only by `replay`, after a loss.
@@ -25,10 +25,10 @@ from db.base import Base
 from db.models import SessionState, Withdrawal, WithdrawalScope
 from db.queries import erase_session
 from db.writer import Note
-from study import counters
+from study import counters, quality
 from study.counters import SESSION
 from study.design import VERSION
-from study.service import ANSWERED, ERASED
+from study.service import ANSWERED, ERASED, EXCLUDED
 
 KEY_BYTES, NONCE_BYTES = 32, 12
 """AES-256; 96 random bits per line (NIST SP 800-38D, section 8.2): a session has some hundred lines at most."""
@@ -44,7 +44,11 @@ REPLAYED = tuple(
 )  # fmt: skip
 """Tables a line holds rows of, each after those it refers to."""
 
-_ONLY_ONCE = frozenset({"trial_slot", "response", "analysis_vote", "consent", "participant", "payment_link"})
+EXCLUSION = _TABLES["exclusion"]
+
+_ONLY_ONCE = frozenset(
+    {"trial_slot", "response", "analysis_vote", "consent", "participant", "payment_link", EXCLUSION.name}
+)
 """Tables whose rows never change once written: a row that is there already is right."""
 
 _TRIALS = "SELECT id FROM trial WHERE id IN ({marks})"
@@ -90,10 +94,12 @@ class Journal:
         self._doomed: list[str] = []
 
     def collect(self, connection: sqlite3.Connection, notes: Sequence[Note]) -> bytes:
-        """The lines of a batch: for each session that answered, its rows; for each that was erased, that it was."""
+        """The lines of a batch: the rows of each session that answered, each exclusion, that a session was erased."""
         erased = [each.row_id for each in notes if each.word == ERASED]
         trials = [each.row_id for each in notes if each.word == ANSWERED]
+        excluded = [each.row_id for each in notes if each.word == EXCLUDED]
         lines = [self._encrypted(public, rows) for public, rows in _by_session(connection, trials)]
+        lines += [self._encrypted(public, rows) for public, rows in _exclusions(connection, excluded)]
         for (public,) in connection.execute(
             f"SELECT public_id FROM session WHERE id IN ({_marks(erased)})",  # noqa: S608 - question marks alone
             erased,
@@ -192,11 +198,13 @@ class Replayed:
 
     Attributes:
         answers: answered trials that the database did not have.
+        decisions: exclusions, and what undoes them, that it did not have.
         erased: sessions erased since the database's copy was made, erased again.
         unreadable: lines of sessions whose key was destroyed.
     """
 
     answers: int
+    decisions: int
     erased: int
     unreadable: int
 
@@ -208,7 +216,7 @@ def replay(db: Session, folder: Path) -> Replayed:
         JournalError: for a line that was changed; a last line that breaks off was never acknowledged and is left out.
     """
     keys = Keys(folder / "keys")
-    answers, unreadable, erased = 0, 0, list[str]()
+    answers, decisions, unreadable, erased = 0, 0, 0, list[str]()
     for line in _lines(folder / "journal"):
         if "erased" in line:
             erased.append(line["erased"])
@@ -217,11 +225,13 @@ def replay(db: Session, folder: Path) -> Replayed:
         if cipher is None:
             unreadable += 1
             continue
-        answers += _put_back(db, _decrypted(cipher, line))
+        rows = _decrypted(cipher, line)
+        answers += _put_back(db, rows) if "response" in rows else 0
+        decisions += sum(_decide_again(db, row) for row in rows.get(EXCLUSION.name, []))
     again = sum(_erase_again(db, public, now=_now()) for public in erased)
     for version in db.execute(select(VERSION.c.id)).scalars().all():
         counters.rebuild(db, version)
-    return Replayed(answers, again, unreadable)
+    return Replayed(answers, decisions, again, unreadable)
 
 
 def _lines(folder: Path) -> Iterator[Mapping[str, Any]]:
@@ -257,6 +267,18 @@ def _put_back(db: Session, rows: Rows) -> int:
         for row in rows.get(name, []):
             _put(db, _TABLES[name], row)
     return len(missing)
+
+
+def _decide_again(db: Session, row: dict[str, Any]) -> bool:
+    """Exclude, or undo an exclusion, as it was done since the copy was made; whether that was missing."""
+    there = select(EXCLUSION.c.id).where(EXCLUSION.c.id == row["id"])
+    session = select(SESSION.c.id).where(SESSION.c.id == row["session_id"])
+    if db.execute(there).first() is not None or db.execute(session).first() is None:
+        return False
+    _put(db, EXCLUSION, row)
+    quality.write_down(db, row["id"])
+    quality.settle(db, (row["session_id"],))
+    return True
 
 
 def _put(db: Session, table: Table, row: dict[str, Any]) -> None:
@@ -314,6 +336,18 @@ def _by_session(connection: sqlite3.Connection, trials: Sequence[int]) -> Iterat
                 "analysis_vote": [row for row in found["analysis_vote"] if of_answer[row["response_id"]] == number],
             },
         )
+
+
+def _exclusions(connection: sqlite3.Connection, ids: Sequence[int]) -> Iterator[tuple[str, Rows]]:
+    """(public id of the session, row) of each exclusion, in their order."""
+    if not ids:
+        return
+    where = f"WHERE exclusion.id IN ({_marks(ids)}) ORDER BY exclusion.id"
+    whose = "exclusion JOIN session ON session.id = exclusion.session_id"
+    cursor = connection.execute(f"SELECT session.public_id, exclusion.* FROM {whose} {where}", ids)  # noqa: S608 - our own names
+    names = [column[0] for column in cursor.description][1:]
+    for public, *row in cursor:
+        yield public, {EXCLUSION.name: [dict(zip(names, row, strict=True))]}
 
 
 def _bytes_as_text(value: object) -> dict[str, str]:

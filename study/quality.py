@@ -19,11 +19,12 @@ from sqlalchemy.orm import Session, aliased
 
 from db.base import Base
 from db.models import ExclusionEffect, Outcome, SessionState, TrialKind, VersionStatus, WithdrawalScope
+from db.writer import note
 from study import audit, counters
 from study.counters import SESSION, TRIAL
 from study.definition import RULES, Exclusion, StudyDefinition
 from study.design import STUDY, VERSION, Design, load_design
-from study.service import CONSENT, PARTICIPANT, SIGNAL, RefusedError
+from study.service import CONSENT, EXCLUDED, PARTICIPANT, SIGNAL, RefusedError
 
 RESPONSE = Base.metadata.tables["response"]
 VOTE = Base.metadata.tables["analysis_vote"]
@@ -434,8 +435,7 @@ def reverse(db: Session, version_id: int, exclusion: int, *, reason: str, actor:
     if not was_used and not counters.is_excluded(db, row.session_id):
         counters.readmit(db, row.session_id, row.state)
         _set_used(db, row.session_id, used=True)
-    payload = {"exclusion": exclusion, "reason": reason}
-    audit.append(db, at=at, actor=actor, action="reverse", about=_about(db, version_id), payload=payload)
+    write_down(db, undoing)
     return undoing
 
 
@@ -597,9 +597,46 @@ def _exclude(db: Session, row: SessionRow, finding: Finding, *, about: str, acto
     if was_used and finding.effect == ExclusionEffect.USE:
         counters.exclude(db, row.id, row.state)
         _set_used(db, row.id, used=False)
-    payload = {"session": row.public_id, "rule": finding.rule, "effect": finding.effect.value, "evidence": evidence}
-    audit.append(db, at=at, actor=actor, action="exclude", about=about, payload=payload)
+    write_down(db, exclusion, about=about)
     return exclusion
+
+
+def write_down(db: Session, exclusion: int, *, about: str | None = None) -> None:
+    """Tell the audit trail and the journal of an exclusion, or of what undoes one.
+
+    Args:
+        db: of a write job.
+        exclusion: its row id.
+        about: the study and its version, where the caller has them already.
+    """
+    row = db.execute(
+        select(EXCLUSION, SESSION.c.public_id, SESSION.c.version_id)
+        .join(SESSION, SESSION.c.id == EXCLUSION.c.session_id)
+        .where(EXCLUSION.c.id == exclusion)
+    ).one()
+    payload = {
+        "session": row.public_id,
+        "rule": row.rule_key,
+        "effect": row.effect.value,
+        "evidence": row.evidence_json,
+    }
+    action = "exclude"
+    if row.reverses_id is not None:
+        action, payload = "reverse", {"exclusion": row.reverses_id, "reason": json.loads(row.evidence_json)["reason"]}
+    about = about or _about(db, row.version_id)
+    audit.append(db, at=row.at, actor=row.actor, action=action, about=about, payload=payload)
+    note(db, EXCLUDED, exclusion)
+
+
+def settle(db: Session, sessions: Collection[int]) -> None:
+    """Let the votes of sessions say whether they are used, for a database put together from a copy and a journal.
+
+    Args:
+        db: of a write job.
+        sessions: their row ids.
+    """
+    for session in sessions:
+        _set_used(db, session, used=not counters.is_excluded(db, session))
 
 
 def _set_used(db: Session, session_id: int, *, used: bool) -> None:

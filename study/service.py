@@ -60,8 +60,9 @@ JOINABLE = (VersionStatus.LIVE, VersionStatus.PILOT, VersionStatus.DRAINING)
 TAKING_PART = (SessionState.PRACTISING, SessionState.RUNNING)
 ENDED = (SessionState.COMPLETED, SessionState.DECLINED, SessionState.SCREENED_OUT, SessionState.WITHDRAWN)
 
-ANSWERED, ERASED = "answered", "erased"
-"""What the journal hears of: the row id of a trial that was answered, of a session that was erased."""
+ANSWERED, EXCLUDED, ERASED = "answered", "excluded", "erased"
+"""What the journal hears of: the row id of a trial that was answered, of an exclusion or of what undoes one, of a
+session that was erased."""
 
 RandomBytes = Callable[[int], bytes]
 

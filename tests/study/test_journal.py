@@ -7,15 +7,19 @@ import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import select
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from db import models
 from db.engine import Database
+from db.models import ExclusionEffect
 from db.writer import Note, note
+from study import audit, counters, quality
 from study.api import router
 from study.backup import make_snapshot, restore
 from study.export import export_files, find_launched, read_export
@@ -89,6 +93,46 @@ def test_what_the_copy_has_already_is_not_written_twice_nor_set_back(home: Path)
         Participant(client).start().answer_all()
     make_snapshot(home / "live.sqlite", home / "backups")
     assert tables_of(restored(home)) == tables_of(f"sqlite:///{home / 'live.sqlite'}")
+
+
+def test_exclusions_and_what_undid_them_come_back_with_their_reasons(home: Path) -> None:
+    with running(home) as client:
+        for _ in range(3):
+            Participant(client).start().answer_all()
+    make_snapshot(home / "live.sqlite", home / "backups")
+    journal = Journal(home / "backups")
+    with Database.open(f"sqlite:///{home / 'live.sqlite'}", follower=journal) as database:
+        with database.read() as db:
+            first, second, third = (each.session for each in quality.verdicts(db, 1))
+
+        def by_hand(db: Session) -> None:
+            common: dict[str, Any] = {"actor": "page:owner", "at": START}
+            for session, effect in ((first, "use"), (second, "use"), (third, "accept")):
+                told = ExclusionEffect(effect)
+                made = quality.exclude(db, 1, session, effect=told, reason=f"phone rang {effect}", **common)
+                if session == second:
+                    quality.reverse(db, 1, made, reason="it did not", **common)
+
+        database.write(by_hand)
+        with database.read() as db:
+            was = (quality.verdicts(db, 1), used_votes(db), audit.entries(db))
+    journal.close()
+    assert "phone rang" not in journal_text(home)
+    with Database.open(restored(home)) as database, database.read() as db:
+        now = (quality.verdicts(db, 1), used_votes(db), audit.entries(db))
+        counters.verify(db, 1)
+    assert now[:2] == was[:2]
+    assert [each.use for each in now[0]] == [False, True, True]
+    assert [each.accept for each in now[0]] == [True, True, False]
+    told = [[(each.at, each.actor, each.action, each.payload_sha256) for each in trail] for _, _, trail in (was, now)]
+    assert told[0] == told[1]
+
+
+def used_votes(db: Session) -> dict[int, int]:
+    """Votes that are analysed, by session."""
+    vote = models.AnalysisVote
+    rows = db.execute(select(vote.session_id, func.sum(vote.used).label("used")).group_by(vote.session_id))
+    return {row.session_id: row.used for row in rows}
 
 
 def test_nothing_of_an_answer_can_be_read_without_the_sessions_key(home: Path) -> None:
