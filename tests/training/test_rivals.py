@@ -65,8 +65,10 @@ class Linear(nn.Module):
         return 2 * nn.functional.avg_pool2d(images, 4).sum(1, keepdim=True) * 16
 
 
-def test_lamas_critic_is_told_the_truth_about_patches_and_pays_for_its_slope(monkeypatch: pytest.MonkeyPatch) -> None:
-    objective = LamaObjective(lama_mini.build("tiny"), None, lama_mini.PRESETS["tiny"])
+def test_lamas_critic_is_told_the_truth_about_patches_and_pays_for_its_slope(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = LamaObjective(lama_mini.build("tiny"), bench, lama_mini.PRESETS["tiny"])
     monkeypatch.setattr(objective, "critic", Linear())
     real, made = torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)
     made[..., :4, :4] = 0.01  # scores 2 * 3 * 16 * 0.01 there

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from asuka_infer.baselines.contextual_attention_mini import KEY, ContextualAttention
 from asuka_infer.baselines.one_pass import OnePass
-from asuka_infer.metrics.features import SqueezeNet
 from training.losses import Adversary
 from training.presets import Bench, Growth, Preset
 from training.rivals.one_pass import CPU_PACE, GPU_PACE, TINY_PACE, RivalObjective, RivalRecipe, RivalStage
@@ -28,8 +27,8 @@ TINY_WIDTH = 16
 class AttentionObjective(RivalObjective):
     """The shared losses with a hinge critic."""
 
-    def __init__(self, model: OnePass, perceptual: SqueezeNet | None, recipe: RivalRecipe) -> None:
-        super().__init__(model, perceptual, recipe)
+    def __init__(self, model: OnePass, bench: Bench, recipe: RivalRecipe) -> None:
+        super().__init__(model, bench, recipe)
         self.adversary = Adversary()
 
     def opinion(

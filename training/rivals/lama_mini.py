@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from asuka_infer.baselines.lama_mini import KEY, Lama
 from asuka_infer.baselines.one_pass import OnePass
-from asuka_infer.metrics.features import SqueezeNet
 from training.losses import PatchCritic
 from training.presets import Bench, Growth, Preset
 from training.rivals.one_pass import CPU_PACE, GPU_PACE, TINY_PACE, RivalObjective, RivalRecipe, RivalStage
@@ -37,8 +36,8 @@ TINY_WIDTH = 16
 class LamaObjective(RivalObjective):
     """The shared losses with LaMa's adversary, which judges patches of the hole alone."""
 
-    def __init__(self, model: OnePass, perceptual: SqueezeNet | None, recipe: RivalRecipe) -> None:
-        super().__init__(model, perceptual, recipe)
+    def __init__(self, model: OnePass, bench: Bench, recipe: RivalRecipe) -> None:
+        super().__init__(model, bench, recipe)
         self.critic = PatchCritic()
 
     def opinion(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from asuka_infer import catalog
 from asuka_infer.asuka.first_fill import first_fill
 from asuka_infer.baselines.context_encoder_mini import ContextEncoder
 from asuka_infer.baselines.contextual_attention_mini import (
@@ -20,7 +21,7 @@ from asuka_infer.baselines.contextual_attention_mini import (
 )
 from asuka_infer.baselines.dfnet_mini import DeepFusion, FusionBlock
 from asuka_infer.baselines.lama_mini import Branches, FourierConvolution, FourierUnit, Lama
-from asuka_infer.baselines.one_pass import OnePass, load_one_pass, paint, save_one_pass
+from asuka_infer.baselines.one_pass import WEIGHTS_FOLDER, OnePass, load_one_pass, paint, save_one_pass
 from asuka_infer.request import InpaintRequest
 from asuka_infer.weights import WeightsError
 
@@ -200,6 +201,22 @@ def test_weights_come_back_from_their_file_and_those_of_another_size_are_refused
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), method.model.parameters(), strict=True))
     with pytest.raises(WeightsError, match="does not fit"):
         load_one_pass(lambda: Lama(32, blocks=1), key, tmp_path)
+
+
+def test_a_rival_is_a_method_exactly_where_its_weights_lie_and_untrained_ones_name_the_file_they_lack() -> None:
+    trained = {file.stem for file in WEIGHTS_FOLDER.glob("*.safetensors")}
+    assert {rival.key for rival in catalog._RIVALS} == set(SMALL)
+    assert trained == set(SMALL) & set(catalog.METHODS)
+    for rival in catalog._RIVALS:
+        if rival.key not in trained:
+            with pytest.raises(WeightsError, match=rf"no weight file .*{rival.key}\.safetensors"):
+                rival.load()
+
+
+def test_all_weights_of_the_repository_stay_small_enough_for_plain_git() -> None:
+    sizes = [file.stat().st_size for file in Path(catalog.__file__).parent.rglob("*.safetensors")]
+    assert max(sizes) <= 9 * 2**20
+    assert sum(sizes) <= 48e6
 
 
 def test_weights_beyond_half_precision_are_refused_before_anything_is_written(tmp_path: Path) -> None:
