@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from asuka_infer.asuka.embedded_files import FOLDER_VARIABLE, MANIFEST, embedded_folder
 from asuka_infer.inpainter import Inpainter
 from asuka_infer.weight_sources import WeightsNotHereError, WeightSource, locate, locate_file, what_is_missing
 
@@ -146,15 +147,17 @@ def _load_mae_mini() -> Inpainter:
     return embedded.mae_mini(embedded.load_embedded())
 
 
-_MINI_MANIFEST = Path(__file__).parent / "asuka" / "mini" / "mini.json"
-
-
 def _mini_readiness() -> Readiness:
-    """The embedded weights lie in the repository; nothing is downloaded."""
+    """The embedded weights lie in the repository, or in a folder of one's own; nothing is downloaded."""
     if importlib.util.find_spec("torch") is None:
         return Readiness(ready=False, how_to="torch is not installed here; pip install -r requirements.txt.")
-    if _MINI_MANIFEST.is_file():
+    if (embedded_folder() / MANIFEST).is_file():
         return READY
+    if os.environ.get(FOLDER_VARIABLE):
+        return Readiness(
+            ready=False,
+            how_to=f"there is no {MANIFEST} in ${FOLDER_VARIABLE}; name a folder that training exported.",
+        )
     return Readiness(
         ready=False,
         how_to="its weights (asuka_infer/asuka/mini) are not in this checkout; get one that has them or train them "
@@ -261,6 +264,7 @@ _TABLE = (
         load=_load_nearest_neighbour,
     ),
 )
+
 
 def _load_context_encoder_mini() -> Inpainter:
     from asuka_infer.baselines.context_encoder_mini import context_encoder_mini  # noqa: PLC0415 - torch is loaded here

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asuka_infer.asuka.mini import MiniModel
+from asuka_infer.asuka.family import Family
 from asuka_infer.request import RgbImage
 from training.backbone import BackboneRecipe, DiffusionObjective, draw_scenes, fills_sheet
 from training.loop import Moment, Pace
@@ -60,7 +60,7 @@ class AlignmentStage:
         self.pace = recipe.pace
         self.recipe: Mapping[str, Any] = {**asdict(recipe), "tier": bench.tier}
 
-    def objective(self, model: MiniModel) -> nn.Module:
+    def objective(self, model: Family) -> nn.Module:
         """The backbone's own objective."""
         return DiffusionObjective(model, self._settings.scenes.outside)
 
@@ -69,12 +69,12 @@ class AlignmentStage:
         share = misaligned_share(moment.step, self._settings)
         scenes = draw_scenes(self._bench, moment, self.pace.batch, self._settings.scenes)
         draws = torch.rand(len(scenes["pictures"]), generator=moment.generator, device=moment.device)
-        return {**scenes, "dropped": torch.zeros_like(draws, dtype=torch.bool), "misaligned": draws < share}
+        return {**scenes, "misaligned": draws < share}
 
-    def finish(self, model: MiniModel) -> None:
+    def finish(self, model: Family) -> None:
         """Nothing."""
 
-    def sheet(self, model: MiniModel) -> RgbImage:
+    def sheet(self, model: Family) -> RgbImage:
         """Hole, prior, fill without a condition, fill with the prior, truth."""
         return fills_sheet(model, self._bench)
 

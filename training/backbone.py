@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from asuka_infer.asuka.embedded import Scene, sample
+from asuka_infer.asuka.family import Family, Sizes
 from asuka_infer.asuka.first_fill import first_fill
-from asuka_infer.asuka.mini import LATENT_SCALE, MiniConfig, MiniModel
+from asuka_infer.asuka.mini import LATENT_SCALE
 from asuka_infer.asuka.schedule import STEPS
 from asuka_infer.request import RgbImage
 from training.loop import Moment, Pace
@@ -26,7 +27,10 @@ SHOWN = 6
 """Photographs on a sheet."""
 
 SHEET_STEPS = 1
-"""Sampling steps of the sheets, the family's default."""
+"""Sampling steps of the sheets, the small family's default."""
+
+SHEET_STEPS_FROM_NOISE = 20
+"""The same where sampling starts from pure noise, of which one step makes nothing."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class BackboneStage:
         self.pace = recipe.pace
         self.recipe: Mapping[str, Any] = {**asdict(recipe), "tier": bench.tier}
 
-    def objective(self, model: MiniModel) -> nn.Module:
+    def objective(self, model: Family) -> nn.Module:
         """See `DiffusionObjective`."""
         return DiffusionObjective(model, self._settings.outside)
 
@@ -84,10 +88,10 @@ class BackboneStage:
         dropped = _chosen(moment, len(scenes["pictures"]), self._settings.dropped)
         return {**scenes, "dropped": dropped, "misaligned": torch.zeros_like(dropped)}
 
-    def finish(self, model: MiniModel) -> None:
+    def finish(self, model: Family) -> None:
         """Nothing."""
 
-    def sheet(self, model: MiniModel) -> RgbImage:
+    def sheet(self, model: Family) -> RgbImage:
         """Hole, prior, fill without a condition, fill with the prior, truth."""
         return fills_sheet(model, self._bench)
 
@@ -95,7 +99,7 @@ class BackboneStage:
 class DiffusionObjective(nn.Module):
     """The backbone's own objective on noisy latents, under the aligned MAE prior (paper 000 sec. 3.2)."""
 
-    def __init__(self, model: MiniModel, outside: float) -> None:
+    def __init__(self, model: Family, outside: float) -> None:
         super().__init__()
         self.model, self._outside = model, outside
 
@@ -106,8 +110,8 @@ class DiffusionObjective(nn.Module):
         holes: Bool[Tensor, "batch 1 size size"],
         noise: Float[Tensor, "batch channels h w"],
         time: Float[Tensor, " batch"],
-        dropped: Bool[Tensor, " batch"],
         misaligned: Bool[Tensor, " batch"],
+        dropped: Bool[Tensor, " batch"] | None = None,
     ) -> dict[str, Tensor]:
         """The weighted error; "hole" is the part inside the hole.
 
@@ -116,38 +120,66 @@ class DiffusionObjective(nn.Module):
             holes: what is to be filled.
             noise: for the latents.
             time: 0..1000.
-            dropped: samples whose condition is the null one.
             misaligned: samples whose prior is the MAE's view of the whole picture (the misalignment trick).
+            dropped: samples whose condition is the null one, if there are any.
         """
-        schedule = self.model.config.schedule
         with torch.no_grad():
-            clean = self.model.encode(pictures).float()
             prior, known = told(self.model, pictures, holes, dropped)
             if misaligned.any():
                 whole = self.model.mae.reconstructed_prior(pictures).to(prior)
                 prior = torch.where(misaligned.view(-1, 1, 1), whole, prior)
-            cells = self.model.cells(holes)
-            start = self.model.start(known.float(), noise)
         condition = self.model.alignment(prior)
-        condition = torch.where(dropped.view(-1, 1, 1), self.model.null(len(pictures)).to(condition), condition)
-        noisy, target = schedule.add_noise(clean, start, time), schedule.target(clean, start, time)
-        predicted = self.model.predict(noisy, time, cells, known, condition).float()
-        inside = cells > 0
-        loss = weighted_mse(predicted, target, hole_weight(inside, self._outside))
-        with torch.no_grad():
-            hole = weighted_mse(predicted, target, inside.float())
-        return {"loss": loss, "hole": hole}
+        if dropped is not None:
+            condition = torch.where(dropped.view(-1, 1, 1), self.model.null(len(pictures)).to(condition), condition)
+        return denoising_losses(
+            self.model,
+            pictures,
+            holes,
+            known=known,
+            condition=condition,
+            noise=noise,
+            time=time,
+            outside=self._outside,
+        )
+
+
+def denoising_losses(
+    model: Family,
+    pictures: Float[Tensor, "batch 3 size size"],
+    holes: Bool[Tensor, "batch 1 size size"],
+    *,
+    known: Float[Tensor, "batch channels h w"],
+    condition: Float[Tensor, "batch tokens width"],
+    noise: Float[Tensor, "batch channels h w"],
+    time: Float[Tensor, " batch"],
+    outside: float,
+) -> dict[str, Tensor]:
+    """The UNet's weighted error on noisy latents under a condition, "loss"; "hole" is the part inside the hole."""
+    schedule = model.config.schedule
+    with torch.no_grad():
+        clean = model.encode(pictures).float()
+        cells = model.cells(holes)
+        start = model.start(known.float(), noise)
+    noisy, target = schedule.add_noise(clean, start, time), schedule.target(clean, start, time)
+    predicted = model.predict(noisy, time, cells, known, condition).float()
+    inside = cells > 0
+    loss = weighted_mse(predicted, target, hole_weight(inside, outside))
+    with torch.no_grad():
+        hole = weighted_mse(predicted, target, inside.float())
+    return {"loss": loss, "hole": hole}
 
 
 def told(
-    model: MiniModel,
+    model: Family,
     pictures: Float[Tensor, "batch 3 size size"],
     holes: Bool[Tensor, "batch 1 size size"],
-    dropped: Bool[Tensor, " batch"],
+    dropped: Bool[Tensor, " batch"] | None = None,
 ) -> tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "batch channels h w"]]:
     """The prior and the first-filled latents of each scene: the smoothest fill where the condition is dropped."""
     idea = model.mae.imagine(pictures, holes)
-    filled = torch.where(dropped.view(-1, 1, 1, 1), first_fill(pictures, holes), idea.filled)
+    filled = idea.filled
+    if dropped is not None:
+        filled = torch.where(dropped.view(-1, 1, 1, 1), first_fill(pictures, holes), filled)
     return idea.prior, model.encode_known(pictures, holes, filled)
 
 
@@ -163,25 +195,32 @@ def draw_scenes(bench: Bench, moment: Moment, count: int, recipe: BackboneRecipe
     return {"pictures": pictures, "holes": holes, "noise": noise, "time": time}
 
 
-def draw_times(model: MiniConfig, moment: Moment, count: int, mean: float) -> Float[Tensor, " count"]:
-    """Training times within 0..1000; whole ones for v-prediction, whose noise levels are a table."""
+def draw_times(model: Sizes, moment: Moment, count: int, mean: float) -> Float[Tensor, " count"]:
+    """Training times within 0..1000; whole ones where noise levels are a table, uniform ones as SD was trained."""
+    if model.objective == "epsilon":
+        return torch.randint(STEPS, (count,), generator=moment.generator, device=moment.device).float()
     share = logit_normal_times(count, mean=mean, spread=1.0, generator=moment.generator, device=moment.device)
     return share * STEPS if model.objective == "flow" else (share * STEPS).floor()
 
 
-def fills_sheet(model: MiniModel, bench: Bench) -> RgbImage:
+def fills_sheet(model: Family, bench: Bench) -> RgbImage:
     """Hole, prior, plain fill without a condition, fill with prior and known pixels (both composited), truth."""
     pictures, holes = bench.supply.shown(SHOWN, bench.model.pixels)
     scene = Scene(pictures.masked_fill(holes, HOLE_GREY), holes)
-    seeds = list(range(len(pictures)))
+    seeds, steps = list(range(len(pictures))), sheet_steps(bench.model)
     condition = model.condition(pictures, holes)
-    null = sample(model, scene, model.null(len(pictures)), seeds, steps=SHEET_STEPS)
+    null = sample(model, scene, model.null(len(pictures)), seeds, steps=steps)
     prior = model.mae.imagine(pictures, holes).filled
     known = model.encode_known(pictures, holes, prior)
-    latents = sample(model, scene, condition, seeds, steps=SHEET_STEPS, known=known)
+    latents = sample(model, scene, condition, seeds, steps=steps, known=known)
     plain = torch.where(holes, model.decode_plain(null), pictures)
     filled = torch.where(holes, model.decode_known(latents, pictures, holes, prior), pictures)
     return sheet_of([with_hole(pictures, holes), prior, plain, filled, pictures])
+
+
+def sheet_steps(model: Sizes) -> int:
+    """Sampling steps of a model's sheets."""
+    return SHEET_STEPS if model.strength < 1 else SHEET_STEPS_FROM_NOISE
 
 
 def _chosen(moment: Moment, count: int, share: float) -> Bool[Tensor, " count"]:

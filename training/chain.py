@@ -181,10 +181,11 @@ def export(run: Path, out: Path, preset: Preset, *, notes: Mapping[str, Any] | N
     return save_mini(assemble(run, preset, trained), out, notes={"stages": states, **(notes or {})})
 
 
-def adopt(weights: Path, run: Path) -> list[str]:
+def adopt(weights: Path, run: Path, *, anew: Sequence[str] = ()) -> list[str]:
     """Fill a run with exported weights, so that training goes on from them on another machine; returns the stages.
 
-    What does not travel is the optimizers' memory; a stage that goes on warms up again.
+    What does not travel is the optimizers' memory; a stage that goes on warms up again. The stages `anew` begin a
+    schedule of their own from these weights.
 
     Raises:
         TrainingError: when the run already has weights.
@@ -199,7 +200,7 @@ def adopt(weights: Path, run: Path) -> list[str]:
         own = {key: value for key, value in loaded.model.named_parameters() if key.startswith(prefixes)}
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(own, folder / WEIGHTS)
-        write_state(folder, StageState(**states[name]))
+        write_state(folder, StageState() if name in anew else StageState(**states[name]))
     return list(states)
 
 

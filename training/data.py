@@ -1,5 +1,6 @@
 """Batches of photographs and holes, cut and unpacked on any device."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,7 +38,8 @@ def gather_holes(
     if not file.is_file():
         cache.mkdir(parents=True, exist_ok=True)
         bank = draw_bank(count, seed=seed, silhouettes=silhouettes, size=size, mixture=mixture, processes=processes)
-        unfinished = file.with_suffix(".part.npy")
+        # Several processes may draw the same bank at once: each writes its own file, the last one stays.
+        unfinished = file.with_suffix(f".{os.getpid()}.part.npy")
         np.save(unfinished, bank)
         unfinished.replace(file)
     return torch.from_numpy(np.load(file, mmap_mode="c"))
@@ -48,6 +50,21 @@ def unpack_holes(packed: UInt8[Tensor, "batch bytes"]) -> Bool[Tensor, "batch 1 
     size = round((8 * packed.shape[1]) ** 0.5)
     bits = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
     return ((packed[..., None] >> bits) & 1).view(-1, 1, size, size).bool()
+
+
+def holes_of(
+    banks: Mapping[int, Tensor], rng: np.random.Generator, batch: int, size: int, device: torch.device
+) -> Bool[Tensor, "batch 1 size size"]:
+    """Holes of the bank of that size.
+
+    Raises:
+        DataError: when none of that size were gathered.
+    """
+    if size not in banks:
+        raise DataError(f"No holes of {size} px were gathered (only {sorted(banks)}); gather them first.")
+    bank = banks[size]
+    chosen = torch.from_numpy(rng.integers(len(bank), size=batch)).to(bank.device)
+    return unpack_holes(bank[chosen].to(device))
 
 
 def draw_weights(entries: Sequence[Entry], power: float = BALANCE) -> NDArray[np.float64]:
@@ -136,11 +153,7 @@ class Supply:
 
     def holes(self, rng: np.random.Generator, batch: int, size: int) -> Bool[Tensor, "batch 1 size size"]:
         """Holes of the mixture."""
-        if size not in self._holes:
-            raise DataError(f"No holes of {size} px were gathered (only {sorted(self._holes)}); gather them first.")
-        bank = self._holes[size]
-        chosen = torch.from_numpy(rng.integers(len(bank), size=batch)).to(bank.device)
-        return unpack_holes(bank[chosen].to(self._device))
+        return holes_of(self._holes, rng, batch, size, self._device)
 
     def shown(self, count: int, size: int) -> tuple[Float[Tensor, "n 3 size size"], Bool[Tensor, "n 1 size size"]]:
         """The same few held-out photographs with the same holes, for sheets; fewer where fewer are held out."""

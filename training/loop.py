@@ -19,7 +19,6 @@ from zlib import crc32
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -170,6 +169,7 @@ def train(
     minutes: float | None = None,
     pause_after: float | None = None,
     compiled: bool = False,
+    accumulate: int = 1,
 ) -> bool:
     """Train a stage from wherever its folder says it is; returns whether its schedule is complete.
 
@@ -182,6 +182,7 @@ def train(
             number of steps, with the learning rate at its end.
         pause_after: stop this call after so many minutes, to be continued; the schedule does not notice.
         compiled: `torch.compile` the objective.
+        accumulate: batches in a step, where a whole one does not fit into memory.
 
     Raises:
         TrainingError: when a loss is not finite, or the folder belongs to another recipe.
@@ -189,13 +190,13 @@ def train(
     pace = stage.pace
     accelerator = Accelerator(mixed_precision=pace.precision)
     folder = run / stage.name
-    learner = _Learner(stage, model, accelerator, compiled=compiled)
+    learner = _Learner(stage, model, accelerator, compiled=compiled, accumulate=accumulate)
     progress = learner.resume(folder)
     log = _Log(folder / LOG, progress.step) if accelerator.is_main_process else None
     bar = tqdm(total=pace.steps, initial=progress.step, desc=stage.name, mininterval=5.0, disable=log is None)
     with _stop_signals() as stopping, bar:
         clock = _Clock(stage, progress, minutes, pause_after)
-        while not clock.over(accelerator) and not stopping:
+        while not clock.over(accelerator, stopping):
             losses = learner.step(clock.moment(accelerator), progress.optimizer_born)
             _account(progress, losses, stage.name, last_of_window=(progress.step + 1) % pace.log_every == 0)
             progress.step += 1
@@ -205,7 +206,8 @@ def train(
             if clock.checkpoint_due():
                 learner.save(folder, progress)
         progress.seconds = clock.spent()
-    learner.save(folder, progress, complete=clock.complete)
+        # Still deaf to signals: a launcher passes on to its processes what each of them has already heard.
+        learner.save(folder, progress, complete=clock.complete)
     return clock.complete
 
 
@@ -226,14 +228,18 @@ class _Clock:
     def complete(self) -> bool:
         return self.fraction >= 1
 
-    def over(self, accelerator: Accelerator) -> bool:
-        """Looks at the time, the main process for all, so that they stop at the same step."""
+    def over(self, accelerator: Accelerator, heard: list[int]) -> bool:
+        """Whether to stop: by the main process's time, or because any process was asked to; all at the same step."""
         self.fraction = self._now()
         paused = time.monotonic() - self._started >= self._pause
+        stopped = bool(heard)
         if accelerator.num_processes > 1:
-            told = torch.tensor([self.fraction, float(paused)], device=accelerator.device, dtype=torch.float64)
-            self.fraction, paused = (float(value) for value in broadcast(told))
-        return bool(self.complete or paused)
+            # One signal reaches one process: unless all know, the others wait for it at the next exchange for ever.
+            own = [self.fraction, float(paused), 0.0] if accelerator.is_main_process else [0.0, 0.0, 0.0]
+            told = torch.tensor(own, device=accelerator.device, dtype=torch.float64)
+            told[2] = float(stopped)
+            self.fraction, paused, stopped = (float(value) for value in accelerator.reduce(told, "sum"))
+        return bool(self.complete or paused or stopped)
 
     def moment(self, accelerator: Accelerator) -> Moment:
         # Each stage draws its own photographs: with one sequence for all, they would all see the same first ones.
@@ -259,8 +265,11 @@ class _Clock:
 class _Learner(Generic[Net]):
     """The model, its optimiser and its running average."""
 
-    def __init__(self, stage: Stage[Net], model: Net, accelerator: Accelerator, *, compiled: bool) -> None:
+    def __init__(
+        self, stage: Stage[Net], model: Net, accelerator: Accelerator, *, compiled: bool, accumulate: int
+    ) -> None:
         self._stage, self._pace, self._accelerator = stage, stage.pace, accelerator
+        self._accumulate = accumulate
         self._model = model.to(accelerator.device).train()
         self._model.to(memory_format=torch.channels_last)
         self._learning = _choose(model, stage)
@@ -283,14 +292,23 @@ class _Learner(Generic[Net]):
         rate = _rate(moment, self._pace, born)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        losses: dict[str, Tensor] = self._objective(**self._stage.batch(moment))
         self._optimizer.zero_grad(set_to_none=True)
-        self._accelerator.backward(losses["loss"])
+        losses = self._learn_from(moment)
+        for _ in range(1, self._accumulate):
+            more = self._learn_from(moment)
+            losses = {name: value + more[name] for name, value in losses.items()}
         norm = self._accelerator.clip_grad_norm_(list(self._learning.values()), self._pace.clip)
         self._optimizer.step()
         self._average(moment.step)
-        gathered = {name: value.detach() for name, value in losses.items()}
-        return {**gathered, "gradient": torch.as_tensor(norm), "rate": torch.tensor(rate)}
+        return {**losses, "gradient": torch.as_tensor(norm), "rate": torch.tensor(rate)}
+
+    def _learn_from(self, moment: Moment) -> dict[str, Tensor]:
+        """Add one batch's share of the step's gradient; returns its share of the losses."""
+        losses: dict[str, Tensor] = self._objective(**self._stage.batch(moment))
+        if self._accumulate > 1:
+            losses = {name: value / self._accumulate for name, value in losses.items()}
+        self._accelerator.backward(losses["loss"])
+        return {name: value.detach() for name, value in losses.items()}
 
     def resume(self, folder: Path) -> _Progress:
         """Continue from the checkpoint, or from carried weights, or from the start."""

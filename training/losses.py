@@ -45,6 +45,30 @@ def grid_left(
     return pattern.abs().mean()
 
 
+def edges_left(
+    picture: Float[Tensor, "batch 3 height width"], hole: Bool[Tensor, "batch 1 height width"], period: int
+) -> Float[Tensor, ""]:
+    """How much harder steps between cells of `period` px are than those inside cells, in the hole; 0 in photographs.
+
+    The other half of `grid_left`: cells that differ in tone leave no pattern that repeats, yet all their borders are
+    seen. Absolute difference of the two mean step heights, by picture, summed over both directions.
+    """
+    excess = torch.zeros(len(picture), device=picture.device)
+    for axis in (2, 3):
+        count = picture.shape[axis] - 1
+        steps = (picture.narrow(axis, 1, count) - picture.narrow(axis, 0, count)).abs().mean(1, keepdim=True)
+        inside = (hole.narrow(axis, 1, count) & hole.narrow(axis, 0, count)).to(picture)
+        shape = [1, 1, 1, 1]
+        shape[axis] = count
+        between = (torch.arange(count, device=picture.device) % period == period - 1).view(shape).to(picture)
+        heights = [
+            (steps * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp(min=1)
+            for weight in (inside * between, inside * (1 - between))
+        ]
+        excess = excess + (heights[0] - heights[1]).abs()
+    return excess.mean()
+
+
 def weighted_mse(prediction: Tensor, target: Tensor, weight: Tensor) -> Float[Tensor, ""]:
     """Mean squared error under a weight that broadcasts over channels; weights of 0 leave places out.
 

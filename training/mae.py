@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from asuka_infer.asuka.family import Family
 from asuka_infer.asuka.mae import MaskedAutoencoder
-from asuka_infer.asuka.mini import MiniModel
 from asuka_infer.request import RgbImage
 from training.loop import Moment, Pace
 from training.losses import weighted_mse
@@ -81,7 +81,7 @@ class MaeStage:
         self.pace = recipe.pace
         self.recipe: Mapping[str, Any] = {**asdict(recipe), "tier": bench.tier}
 
-    def objective(self, model: MiniModel) -> nn.Module:
+    def objective(self, model: Family) -> nn.Module:
         """See `MaeObjective`."""
         return MaeObjective(model.mae)
 
@@ -96,10 +96,10 @@ class MaeStage:
         bare = torch.tensor(bool(moment.rng.random() < self._settings.bare))
         return {"pictures": pictures, "holes": holes, "order": order, "bare": bare}
 
-    def finish(self, model: MiniModel) -> None:
+    def finish(self, model: Family) -> None:
         """Nothing."""
 
-    def sheet(self, model: MiniModel) -> RgbImage:
+    def sheet(self, model: Family) -> RgbImage:
         """Hole, what the auto-encoder imagines there, truth."""
         pictures, holes = self._bench.supply.shown(SHOWN, self._bench.model.mae.image_size)
         return sheet_of([with_hole(pictures, holes), model.mae.reconstruct(pictures, holes), pictures])

@@ -54,10 +54,12 @@ class Photographs:
     Attributes:
         pixels: (n, side, side, 3) uint8, memory-mapped from the cache.
         entries: where each came from.
+        apart: indices that are not trained on; None = those whose names say so (`held_out`).
     """
 
     pixels: NDArray[np.uint8]
     entries: tuple[Entry, ...]
+    apart: frozenset[int] | None = None
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -65,12 +67,15 @@ class Photographs:
     @property
     def training(self) -> NDArray[np.int64]:
         """Indices of the photographs to train on."""
-        return np.flatnonzero([not held_out(entry.name) for entry in self.entries])
+        return np.flatnonzero([not self._is_apart(index) for index in range(len(self))])
 
     @property
     def evaluation(self) -> NDArray[np.int64]:
         """Indices of the photographs never trained on."""
-        return np.flatnonzero([held_out(entry.name) for entry in self.entries])
+        return np.flatnonzero([self._is_apart(index) for index in range(len(self))])
+
+    def _is_apart(self, index: int) -> bool:
+        return held_out(self.entries[index].name) if self.apart is None else index in self.apart
 
 
 def held_out(name: str) -> bool:
@@ -105,28 +110,28 @@ def gather_photographs(
 
 
 def _decode_all(source: Path, pixels_file: Path, entries_file: Path, *, side: int, tier: Tier, processes: int) -> None:
-    found = [(entry, read) for entry, read in _find_all(source) if tier in ("all", entry.tier)]
+    found = [(entry, read) for entry, read in find_all(source) if tier in ("all", entry.tier)]
     if not found:
         raise DataError(
             f"No photograph of tier {tier!r} was found in {source}; give a folder of pictures or tar shards."
         )
     unfinished = pixels_file.with_suffix(".part.npy")
     pixels = np.lib.format.open_memmap(unfinished, "w+", np.uint8, (len(found), side, side, 3))
-    decode = partial(_decode, side=side)
+    decoded = partial(decode, side=side)
     progress = partial(tqdm, total=len(found), desc="photographs", mininterval=1.0, disable=len(found) < QUIET_BELOW)
     if processes == 1:
-        for number, picture in enumerate(progress(map(decode, found))):
+        for number, picture in enumerate(progress(map(decoded, found))):
             pixels[number] = picture
     else:
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            for number, picture in enumerate(progress(pool.map(decode, found, chunksize=32))):
+            for number, picture in enumerate(progress(pool.map(decoded, found, chunksize=32))):
                 pixels[number] = picture
     pixels.flush()
     unfinished.replace(pixels_file)
     _write_entries(entries_file, [entry for entry, _ in found])
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """Where the bytes of a photograph lie: a file, or a stretch of a tar file."""
 
     file: Path
@@ -134,12 +139,18 @@ class _Place(NamedTuple):
     size: int = -1
 
     def read(self) -> bytes:
+        """The photograph's file."""
         with self.file.open("rb") as stream:
             stream.seek(self.offset)
             return stream.read(self.size)
 
 
-def _find_all(source: Path) -> Iterator[tuple[Entry, _Place]]:
+def find_all(source: Path) -> Iterator[tuple[Entry, Place]]:
+    """Every photograph of a folder, or of the tar shards in it, and where its bytes lie.
+
+    Raises:
+        DataError: when there is no such folder or its manifest lacks a column.
+    """
     if not source.is_dir():
         raise DataError(f"There is no folder {source}; give one with photographs or tar shards.")
     shards = sorted(source.glob("*.tar"))
@@ -148,21 +159,21 @@ def _find_all(source: Path) -> Iterator[tuple[Entry, _Place]]:
     return chain(in_shards, _find_in_folder(source))
 
 
-def _find_in_folder(source: Path) -> Iterator[tuple[Entry, _Place]]:
+def _find_in_folder(source: Path) -> Iterator[tuple[Entry, Place]]:
     for file in sorted(source.rglob("*")):
         if file.suffix.lower() in SUFFIXES:
             inside = file.relative_to(source)
             domain = inside.parts[0] if len(inside.parts) > 1 else "photographs"
-            yield Entry(inside.as_posix(), domain, "own"), _Place(file)
+            yield Entry(inside.as_posix(), domain, "own"), Place(file)
 
 
-def _find_in_shard(shard: Path, listed: dict[tuple[str, str], Entry]) -> Iterator[tuple[Entry, _Place]]:
+def _find_in_shard(shard: Path, listed: dict[tuple[str, str], Entry]) -> Iterator[tuple[Entry, Place]]:
     with tarfile.open(shard) as members:
         for member in members:
             if Path(member.name).suffix.lower() in SUFFIXES:
                 unlisted = Entry(member.name, "photographs", "own")
                 entry = listed.get((shard.name, member.name), unlisted)
-                yield entry, _Place(shard, member.offset_data, member.size)
+                yield entry, Place(shard, member.offset_data, member.size)
 
 
 def _read_manifest(manifest: Path) -> dict[tuple[str, str], Entry]:
@@ -176,7 +187,12 @@ def _read_manifest(manifest: Path) -> dict[tuple[str, str], Entry]:
     return {(row["shard"], row["file"]): Entry(row["file"], row["domain"].split("/")[0], row["tier"]) for row in rows}
 
 
-def _decode(found: tuple[Entry, _Place], *, side: int) -> NDArray[np.uint8]:
+def decode(found: tuple[Entry, Place], *, side: int) -> NDArray[np.uint8]:
+    """A photograph upright, its shorter side at `side` px, its middle square.
+
+    Raises:
+        DataError: when it cannot be decoded, naming it.
+    """
     entry, place = found
     try:
         with Image.open(io.BytesIO(place.read())) as picture:

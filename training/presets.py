@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
+import numpy as np
+from torch import Tensor
+
+from asuka_infer.asuka.family import Sizes
 from asuka_infer.asuka.mini import AlignmentSizes, MaeSizes, MiniConfig, UnetSizes, UnshuffleSizes
-from asuka_infer.metrics.features import SqueezeNet
-from training.data import Supply
 from training.photographs import Tier
 
 Preset = Literal["gpu", "cpu", "tiny"]
@@ -68,6 +70,32 @@ class Growth:
         return self.last, max(2, round(batch * 2 * self.first**2 / self.last**2))
 
 
+class Draws(Protocol):
+    """Where batches come from; see `training.data.Supply`."""
+
+    def pictures(
+        self, rng: np.random.Generator, batch: int, size: int, *, smallest: int, largest: int | None = None
+    ) -> Tensor:
+        """Squares of training photographs, RGB in [0, 1]."""
+        ...
+
+    def holes(self, rng: np.random.Generator, batch: int, size: int) -> Tensor:
+        """Holes of the mixture, bool."""
+        ...
+
+    def shown(self, count: int, size: int) -> tuple[Tensor, Tensor]:
+        """Photographs never trained on, and holes, always the same."""
+        ...
+
+
+class Perceptual(Protocol):
+    """A frozen network that tells how unlike pictures look."""
+
+    def distance(self, one: Tensor, other: Tensor) -> Tensor:
+        """One number per pair of RGB pictures in [0, 1], 0 = alike."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Bench:
     """What a stage is made from.
@@ -79,7 +107,7 @@ class Bench:
         tier: which licences the photographs have.
     """
 
-    model: MiniConfig
-    supply: Supply
-    perceptual: SqueezeNet | None
+    model: Sizes
+    supply: Draws
+    perceptual: Perceptual | None
     tier: Tier = "all"

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from asuka_infer.asuka.decoder import fold_latent_statistics
 from asuka_infer.asuka.first_fill import first_fill
 from asuka_infer.asuka.mini import LATENT_SCALE, MiniModel
-from asuka_infer.metrics.features import SqueezeNet
 from asuka_infer.request import RgbImage
 from training.loop import Moment, Pace
 from training.losses import Adversary, kl_to_unit_gaussian, multi_scale_l1
 from training.pictures import sheet_of, with_hole
-from training.presets import Bench, Growth, Preset
+from training.presets import Bench, Growth, Perceptual, Preset
 
 STATISTICS_BATCHES = 16
 """Batches of 16 over which the latents' mean and spread are measured: 256 photographs settle them to about 1 %."""
@@ -116,7 +115,7 @@ class VaeStage:
 class VaeObjective(nn.Module):
     """Reconstruction at several scales, a perceptual distance, and a faint pull of the latents to a unit Gaussian."""
 
-    def __init__(self, model: MiniModel, perceptual: SqueezeNet | None, recipe: VaeRecipe) -> None:
+    def __init__(self, model: MiniModel, perceptual: Perceptual | None, recipe: VaeRecipe) -> None:
         super().__init__()
         self.vae, self.perceptual, self._recipe = model.vae, perceptual, recipe
         self.adversary = Adversary() if recipe.adversarial else None
@@ -161,5 +160,7 @@ def sharpening(moment: Moment, start: float) -> Float[Tensor, ""]:
 
 
 def decode(vae: nn.Module, latents: Tensor, **known: Tensor) -> Tensor:
-    """Pictures in about [-1, 1] from the autoencoder's own latents."""
-    return cast("Any", vae).decode(latents, **known).sample
+    """Pictures in about [-1, 1] from latents as `Family.encode` scales them."""
+    config = cast("Any", vae).config
+    own = latents / config["scaling_factor"] + config["shift_factor"]
+    return cast("Any", vae).decode(own, **known).sample

@@ -1,4 +1,4 @@
-"""The embedded family as inpainting methods, one set of weights: asuka-mini, sd-mini, sd-mini-repaint and mae-mini."""
+"""The embedded family as inpainting methods on one set of weights: asuka-mini, the three sd-mini and mae-mini."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from asuka_infer.asuka.embedded_files import embedded_folder
+from asuka_infer.asuka.family import Family
 from asuka_infer.asuka.mini import LoadedMini, MiniModel, load_mini
+from asuka_infer.asuka.prompts import read_prompt
 from asuka_infer.asuka.repaint import NoiseStream, repaint, resampling_path
 from asuka_infer.asuka.scene import Scene, prior_view
 from asuka_infer.asuka.schedule import STEPS, Solver
@@ -24,9 +27,7 @@ from asuka_infer.noise import noise_for_seeds
 from asuka_infer.prior_choice import PriorSettings, prior_pixels
 from asuka_infer.request import InpaintRequest, InpaintResult, RgbImage
 from asuka_infer.settings import Settings, WorkingSize, change, choice, number, whole
-
-WEIGHTS_FOLDER = Path(__file__).parent / "mini"
-"""Where the committed weights of the embedded family lie."""
+from asuka_infer.weighted import file_sha256
 
 DEFAULT_STEPS = 1
 """Sampling starts from a first fill with little noise, and one step serves every family member best (measured)."""
@@ -147,6 +148,21 @@ def sd_mini(loaded: LoadedMini) -> Embedded[SdMiniSettings]:
     return Embedded(fill_sd, loaded, SdMiniSettings())
 
 
+def sd_mini_prompt(loaded: LoadedMini, tokens: Path) -> Embedded[SdMiniSettings]:
+    """`sd_mini` under tokens learned for all pictures alike (the paper's SD-prompt) instead of the null condition.
+
+    Args:
+        loaded: the weights.
+        tokens: a file that `prompts.save_prompt` wrote.
+
+    Raises:
+        WeightsError: when it holds something else or does not fit the UNet.
+    """
+    learned = read_prompt(tokens, width=loaded.model.config.alignment.condition_width).to(loaded.model.unet.dtype)
+    known = replace(loaded, files=MappingProxyType({**loaded.files, tokens.name: file_sha256(tokens)}))
+    return Embedded(partial(_fill_prompt, tokens=learned), known, SdMiniSettings())
+
+
 def sd_mini_repaint(loaded: LoadedMini) -> Embedded[RepaintMiniSettings]:
     """`sd_mini` sampled by RePaint: known latents put back at every step, steps repeated."""
     return Embedded(fill_repaint, loaded, RepaintMiniSettings())
@@ -157,9 +173,16 @@ def mae_mini(loaded: LoadedMini) -> Embedded[MaeMiniSettings]:
     return Embedded(fill_mae, loaded, MaeMiniSettings())
 
 
+def load_embedded(folder: Path | None = None) -> LoadedMini:
+    """The weights of a folder, once per process however many family members are loaded.
+
+    None takes the committed ones, or those of the folder that `ASUKA_MINI_WEIGHTS` names.
+    """
+    return _load_once(folder or embedded_folder())
+
+
 @cache
-def load_embedded(folder: Path = WEIGHTS_FOLDER) -> LoadedMini:
-    """The committed weights, once per process however many family members are loaded."""
+def _load_once(folder: Path) -> LoadedMini:
     return load_mini(folder)
 
 
@@ -188,6 +211,14 @@ def fill_asuka(model: MiniModel, scene: Scene, seeds: list[int], settings: Asuka
 def fill_sd(model: MiniModel, scene: Scene, seeds: list[int], settings: SdMiniSettings, watch: Watch) -> Filled:
     """The backbone alone on a batch."""
     condition = model.null(len(seeds))
+    latents = sample(model, scene, condition, seeds, steps=settings.steps, solver=settings.solver, watch=watch)
+    return Filled(model.decode_plain(latents), {})
+
+
+def _fill_prompt(
+    model: MiniModel, scene: Scene, seeds: list[int], settings: SdMiniSettings, watch: Watch, *, tokens: Tensor
+) -> Filled:
+    condition = tokens.expand(len(seeds), -1, -1)
     latents = sample(model, scene, condition, seeds, steps=settings.steps, solver=settings.solver, watch=watch)
     return Filled(model.decode_plain(latents), {})
 
@@ -245,7 +276,7 @@ def fill_mae(model: MiniModel, scene: Scene, seeds: list[int], settings: MaeMini
 
 
 def sample(
-    model: MiniModel,
+    model: Family,
     scene: Scene,
     condition: Float[Tensor, "batch tokens width"],
     seeds: list[int],
@@ -316,7 +347,7 @@ def _pixels(image: Float[Tensor, "3 height width"]) -> RgbImage:
     return to_uint8(image.float().cpu().numpy())
 
 
-def _preview(model: MiniModel, clean: Float[Tensor, "batch channels h w"]) -> RgbImage:
+def _preview(model: Family, clean: Float[Tensor, "batch channels h w"]) -> RgbImage:
     return _pixels(model.decode_plain(clean)[0])
 
 

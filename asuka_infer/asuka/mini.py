@@ -22,15 +22,13 @@ from asuka_infer.asuka.decoder import (
     ConditionalAutoencoderKL,
     UnshuffleAutoencoder,
     UnshuffleDecoder,
-    touched_cells,
 )
+from asuka_infer.asuka.embedded_files import MANIFEST
+from asuka_infer.asuka.family import Family
 from asuka_infer.asuka.first_fill import first_fill
 from asuka_infer.asuka.mae import MaskedAutoencoder
 from asuka_infer.asuka.schedule import Objective, Schedule
 from asuka_infer.weights import WeightsError, load_completely, read_json, read_shards, save_shards, sha256_of
-
-MANIFEST = "mini.json"
-"""The file beside the shards: sizes, sha256 of every file, and what the training wants to say."""
 
 SCHEMA = 1
 """Version of the manifest."""
@@ -161,11 +159,10 @@ class MiniSizeError(ValueError):
     """Sizes of an embedded model that do not fit each other."""
 
 
-class MiniModel(nn.Module):
-    """The parts of one embedded model and what they say to each other; no state but weights.
+class MiniModel(Family):
+    """The parts of one embedded model; sampling starts from a first fill."""
 
-    Pictures are RGB in [0, 1], holes bool (True = missing), latents scaled to about unit variance, times 0..1000.
-    """
+    config: MiniConfig  # pyright: ignore[reportIncompatibleVariableOverride] - set once, never another kind
 
     def __init__(self, config: MiniConfig) -> None:
         super().__init__()
@@ -180,22 +177,6 @@ class MiniModel(nn.Module):
         tokens = torch.randn(1, self.mae.grid**2, config.alignment.condition_width) * QUERY_STD
         self.null_condition = nn.Parameter(tokens)
 
-    def condition(
-        self, image: Float[Tensor, "batch 3 height width"], hole: Bool[Tensor, "batch 1 height width"]
-    ) -> Float[Tensor, "batch tokens condition_width"]:
-        """The aligned MAE prior of pictures of any size; pass a hole of False for the reconstructed prior."""
-        return self.alignment(self.mae.prior(image, hole).to(self.alignment.dtype))
-
-    def null(self, batch: int) -> Float[Tensor, "batch tokens condition_width"]:
-        """The learned condition that says nothing."""
-        return self.null_condition.expand(batch, -1, -1)
-
-    def encode(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels h w"]:
-        """The mean latents of pictures whose sides are multiples of 8."""
-        moments = self.vae.encode((image * 2 - 1).to(self.vae.dtype))
-        mean = cast("Any", moments).latent_dist.mode()
-        return (mean - self.vae.config["shift_factor"]) * self.vae.config["scaling_factor"]
-
     def encode_known(
         self,
         image: Float[Tensor, "batch 3 height width"],
@@ -206,36 +187,11 @@ class MiniModel(nn.Module):
         filled = first_fill(image, hole) if filled is None else filled
         return self.encode(torch.where(hole, filled.to(image), image))
 
-    def start(
-        self, known: Float[Tensor, "batch channels h w"], noise: Float[Tensor, "batch channels h w"]
-    ) -> Float[Tensor, "batch channels h w"]:
-        """Where sampling starts from: the first fill's latents (`encode_known`) under `strength` noise."""
-        return (1 - self.config.strength) * known + self.config.strength * noise
-
-    def cells(self, hole: Bool[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch 1 h w"]:
-        """The hole on the latent grid: 1 for every cell that it touches at all."""
-        size = (hole.shape[2] // LATENT_SCALE, hole.shape[3] // LATENT_SCALE)
-        return touched_cells(hole.float(), size).to(self.unet.dtype)
-
-    def predict(
-        self,
-        latents: Float[Tensor, "batch channels h w"],
-        time: Float[Tensor, " batch"],
-        cells: Float[Tensor, "batch 1 h w"],
-        known: Float[Tensor, "batch channels h w"],
-        condition: Float[Tensor, "batch tokens condition_width"],
-    ) -> Float[Tensor, "batch channels h w"]:
-        """What the UNet says about noisy latents: see `Schedule.target`."""
-        seen = torch.cat([latents, cells, known], dim=1).to(self.unet.dtype)
-        return cast("Any", self.unet)(seen, time, encoder_hidden_states=condition.to(seen)).sample.to(latents)
-
     def decode_plain(self, latents: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch 3 height width"]:
         """Pictures from latents alone, clamped to [0, 1]."""
-        z = self._unscaled(latents)
         if self.plain_decoder is None:
-            decoded = cast("Any", self.vae.decode(z)).sample
-        else:
-            decoded = self.plain_decoder(cast("nn.Module", self.vae.post_quant_conv)(z))
+            return super().decode_plain(latents)
+        decoded = self.plain_decoder(cast("nn.Module", self.vae.post_quant_conv)(self.unscaled(latents)))
         return (decoded.to(latents) / 2 + 0.5).clamp(0, 1)
 
     def decode_known(
@@ -251,12 +207,8 @@ class MiniModel(nn.Module):
         """
         filled = first_fill(image, hole) if filled is None else filled
         known = torch.where(hole, filled.to(image), image) * 2 - 1
-        decoded = cast("Any", self.vae.decode(self._unscaled(latents), image=known, mask=hole.to(known))).sample
+        decoded = cast("Any", self.vae.decode(self.unscaled(latents), image=known, mask=hole.to(known))).sample
         return (decoded.to(latents) / 2 + 0.5).clamp(0, 1)
-
-    def _unscaled(self, latents: Tensor) -> Tensor:
-        unscaled = latents / self.vae.config["scaling_factor"] + self.vae.config["shift_factor"]
-        return unscaled.to(self.vae.dtype)
 
 
 @dataclass(frozen=True, eq=False)

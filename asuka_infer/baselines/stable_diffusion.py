@@ -17,6 +17,7 @@ from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepSchedu
 from torch import Tensor
 
 from asuka_infer.asuka.checkpoints import load_autoencoder
+from asuka_infer.asuka.prompts import read_prompt
 from asuka_infer.asuka.sd import DEFAULT_STEPS, AsukaInpaintPipeline
 from asuka_infer.baselines.latent_preview import LatentColours
 from asuka_infer.images import to_float, to_uint8
@@ -25,7 +26,6 @@ from asuka_infer.placement import accept_old_array_calls, choose_placement, quie
 from asuka_infer.request import InpaintRequest
 from asuka_infer.settings import FillSettings, WorkingSize, choice, number, text, whole
 from asuka_infer.weighted import Filled, Weighted, weight_files
-from asuka_infer.weights import WeightsError, read_state
 
 MULTIPLE = 8
 """Pixels per latent cell and side."""
@@ -154,22 +154,6 @@ def pipeline_files(folder: Path, *, without: tuple[str, ...] = ()) -> Mapping[st
             chosen[name] = path
     halved = {name.split("/", 1)[0] for name in chosen if HALF_MARK in name}
     return {name: path for name, path in chosen.items() if HALF_MARK in name or name.split("/", 1)[0] not in halved}
-
-
-def read_prompt(path: Path, *, width: int) -> Tensor:
-    """(1, tokens, width) learned tokens.
-
-    Raises:
-        WeightsError: when the file holds another number of tensors or another shape.
-    """
-    state = read_state(path)
-    if len(state) != 1:
-        raise WeightsError(f"{path} holds {len(state)} tensors, but one is needed: the learned tokens.")
-    tokens = next(iter(state.values()))
-    tokens = tokens[None] if tokens.ndim == 2 else tokens  # noqa: PLR2004 - (tokens, width)
-    if tokens.ndim != 3 or len(tokens) != 1 or tokens.shape[2] != width:  # noqa: PLR2004 - (1, tokens, width)
-        raise WeightsError(f"{path} holds a tensor {tuple(tokens.shape)}; (1, tokens, {width}) fits this backbone.")
-    return tokens
 
 
 def sizes(settings: FillSettings) -> WorkingSize:

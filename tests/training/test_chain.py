@@ -60,6 +60,16 @@ def test_the_exported_model_is_the_assembled_one_in_half_precision(trained: Path
     assert loaded.notes["data"] == "drawn"
 
 
+def test_what_is_noted_on_the_command_line_is_kept_in_the_manifest(trained: Path, tmp_path: Path) -> None:
+    notes = tmp_path / "notes.json"
+    notes.write_text('{"trained": "on a Saturday", "seeds": [1, 2]}')
+    arguments = ["export", "--preset", "tiny", "--run", str(trained), "--out", str(tmp_path / "out")]
+
+    assert main([*arguments, "--notes", str(notes)]) == 0
+    told = load_mini(tmp_path / "out").notes
+    assert (told["trained"], told["seeds"], told["stages"]["mae"]["step"]) == ("on a Saturday", [1, 2], 6)
+
+
 def test_later_stages_have_the_last_word_on_what_they_train_again(trained: Path) -> None:
     decoder, first = weights_of(trained / "decoder"), weights_of(trained / "vae")
     whole = dict(assemble(trained, "tiny", list(STAGES)).named_parameters())

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from asuka_infer.asuka.mini import MiniModel
-from training import mae
+from training import loop, mae
 from training.chain import assemble
 from training.loop import CHECKPOINT, LOG, WEIGHTS, Moment, Pace, TrainingError, read_state, train, weights_of
 from training.mae import MaeStage
-from training.presets import Bench
+from training.presets import MODELS, Bench
 
 TINY = mae.PRESETS["tiny"]
 
@@ -74,6 +75,67 @@ def test_lines_after_the_checkpoint_are_taken_back_when_power_went_before_the_ne
 
     assert log_of(tmp_path)[: len(kept)] == kept
     assert [line["step"] for line in log_of(tmp_path)] == [2, 4]
+
+
+class OneOfTwo:
+    """Of two processes, this one: what the other says at an exchange is written down beforehand."""
+
+    num_processes = 2
+    device = torch.device("cpu")
+
+    def __init__(self, *, is_main_process: bool, other: list[float]) -> None:
+        self.is_main_process = is_main_process
+        self._other = torch.tensor(other, dtype=torch.float64)
+
+    def reduce(self, own: Tensor, reduction: str) -> Tensor:
+        assert reduction == "sum"
+        return own + self._other
+
+
+@pytest.mark.parametrize(
+    ("main", "other", "heard", "stops"),
+    [
+        (True, [0.0, 0.0, 1.0], [], True),  # the other was asked to stop
+        (True, [0.0, 0.0, 0.0], [15], True),  # this one was
+        (True, [0.0, 0.0, 0.0], [], False),
+        (False, [0.25, 0.0, 1.0], [], True),
+        (False, [0.25, 0.0, 0.0], [15], True),
+        (False, [0.25, 1.0, 0.0], [], True),  # the main process's pause is over
+        (False, [1.0, 0.0, 0.0], [], True),  # so is its schedule
+        (False, [0.25, 0.0, 0.0], [], False),
+    ],
+)
+def test_what_one_process_hears_stops_all_at_the_same_step(
+    bench: Bench, *, main: bool, other: list[float], heard: list[int], stops: bool
+) -> None:
+    clock = loop._Clock(stage(bench, steps=8), loop._Progress(step=2), None, None)  # pyright: ignore[reportPrivateUsage]
+    here: Any = OneOfTwo(is_main_process=main, other=other)
+
+    assert clock.over(here, heard) is stops
+    assert clock.fraction == (0.25 if main else other[0])
+
+
+def test_a_model_of_other_sizes_is_refused_when_a_run_goes_on(bench: Bench, tmp_path: Path) -> None:
+    train(StoppingAt(bench, 1, steps=8), fresh(tmp_path), tmp_path)
+    sizes = MODELS["tiny"]
+    deeper = MiniModel(replace(sizes, mae=replace(sizes.mae, decoder_depth=sizes.mae.decoder_depth + 1)))
+
+    with pytest.raises(TrainingError, match=r"does not fit this model: mae\.decoder_blocks\.2"):
+        train(stage(bench, steps=8), deeper, tmp_path)
+
+
+def test_a_step_in_two_passes_has_the_gradient_of_both(bench: Bench, tmp_path: Path) -> None:
+    """One step of plain averaging: the losses told are the mean of the two batches, drawn one after the other."""
+    one = stage(bench, steps=1, log_every=1)
+    train(one, fresh(tmp_path), tmp_path, accumulate=2)
+
+    model, told = fresh(tmp_path), log_of(tmp_path)[0]["loss"]
+    clock = loop._Clock(one, loop._Progress(), None, None)  # pyright: ignore[reportPrivateUsage]
+    moment = clock.moment(Accelerator())
+    objective = one.objective(model)
+    with torch.no_grad():
+        losses = [float(objective(**one.batch(moment))["loss"]) for _ in range(2)]
+    assert told == pytest.approx(sum(losses) / 2, rel=1e-4)
 
 
 class PowerCut(BaseException):

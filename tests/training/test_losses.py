@@ -10,6 +10,7 @@ from training.losses import (
     Adversary,
     PatchCritic,
     critic_hinge,
+    edges_left,
     fooling,
     grid_left,
     hole_weight,
@@ -136,3 +137,26 @@ def test_a_repeated_pattern_is_a_grid_and_as_strong_a_noise_is_none() -> None:
 
     assert float(grid_left(repeated, hole, 8)) > 8 * float(grid_left(noise, hole, 8))
     assert float(grid_left(torch.full_like(noise, 0.3), hole, 8)) < 1e-6
+
+
+def test_cells_that_differ_in_tone_leave_edges_and_ramps_and_noise_leave_none() -> None:
+    hole = torch.ones(2, 1, 64, 64, dtype=torch.bool)
+    tones = 0.1 * ((torch.arange(64)[:, None] // 8 + torch.arange(64) // 8) % 2).float().expand(2, 3, -1, -1)
+    ramp = torch.linspace(0, 1, 64).expand(2, 3, 64, -1)
+    noise = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+    # A chequerboard of cells: every step between two cells is .1, every other one 0, down and across.
+    assert float(edges_left(tones, hole, 8)) == pytest.approx(0.2)
+    assert float(edges_left(ramp, hole, 8)) == pytest.approx(0, abs=1e-6)
+    assert float(edges_left(noise, hole, 8)) < 0.02
+
+
+def test_edges_are_counted_between_pixels_of_the_hole_alone() -> None:
+    tones = 0.1 * ((torch.arange(64)[:, None] // 8 + torch.arange(64) // 8) % 2).float().expand(1, 3, -1, -1)
+    hole = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
+    hole[..., 9:15, 17:23] = True  # within one cell
+
+    assert float(edges_left(tones, hole, 8)) == 0
+    hole[..., 9:15, 17:25] = True  # across one border, not down
+
+    assert float(edges_left(tones, hole, 8)) == pytest.approx(0.1)

@@ -9,7 +9,7 @@ from jaxtyping import install_import_hook
 
 # Before the modules are first imported: annotations become checks. Not the modules with settings: those check their
 # values themselves, with a sentence for whoever set them, and other tests in this process ask for that sentence.
-WITH_SHAPES = ("alignment", "decoder", "flux", "mae", "mini", "repaint", "scene", "schedule", "sd")
+WITH_SHAPES = ("alignment", "decoder", "family", "flux", "mae", "mini", "repaint", "scene", "schedule", "sd")
 install_import_hook([f"asuka_infer.asuka.{module}" for module in WITH_SHAPES], "beartype.beartype")
 
 with warnings.catch_warnings():
