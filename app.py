@@ -1,7 +1,7 @@
 """Puts the parts together: settings in, one web server out. Nothing imports this file."""
 
 import argparse
-import hashlib
+import gc
 import importlib
 import importlib.util
 import json
@@ -43,7 +43,7 @@ from asuka_infer.catalog import METHODS
 from asuka_infer.datasets.sample_pictures import SAMPLE_PICTURES
 from asuka_infer.datasets.sample_stimuli import write_sample_stimuli
 from asuka_infer.safety import safety_check_here
-from db.connections import DatabaseError, parse_url, sqlite_path
+from db.connections import DatabaseError
 from db.engine import Database
 from db.migrate import migrate
 from db.models import Image
@@ -52,15 +52,16 @@ from demo.engine import DemoEngine
 from demo.examples import ExampleGallery
 from demo.offer import keep_offers
 from demo.selection import SAM_SOURCE, ClickSelect
+from demo.sweeping import keep_sweeping
 from study.admin import AdminError, Admission, Role, Surroundings, admin_router
 from study.api import router, utc_microseconds
-from study.backup import BackupError, Backups, refuse_ephemeral, restore_if_absent
+from study.backup import BackupError, Backups, backup_folder, refuse_ephemeral, restore_if_absent
 from study.counters import CountError
 from study.definition import StudyDefinition, read_definition
 from study.ingest import ingest_study
 from study.journal import Journal, JournalError
 from study.limits import Limits
-from study.payment import PaymentKeys, keys_folder
+from study.payment import PaymentKeys, Retention, keys_folder
 from study.publication import PublicationError, launch, newest_version, status
 from study.remote_backup import RemoteBackupError, hub_mirror
 from study.results import StudyResults, study_results
@@ -168,14 +169,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def serve(settings: AppSettings, *, only: Part | None, host: str, port: int) -> None:
     """Migrate, build the pages and serve them; returns when interrupted."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
+    uploads = os.environ.setdefault("GRADIO_TEMP_DIR", str(settings.data_dir.absolute() / "uploads"))
+    keep_sweeping(Path(uploads), keep_s=KEEP_UPLOADS_S, every_s=SWEEP_EVERY_S)
     if only == "demo":
         _launch(_build_page(settings, None, None), [], settings, host, port)
         return
-    with _open_database(settings) as (database, backups):
+    with _open_database(settings) as (database, backups), _open_payments(settings, database) as payments:
         preparation = Preparation()
         _start_preparing(settings, database, preparation)
         page = _build_page(settings, database, preparation, with_demo=only is None)
-        _launch(page, _routes(settings, database, backups), settings, host, port)
+        _launch(page, _routes(settings, database, backups, payments), settings, host, port)
 
 
 # ------------------------------------------------------------------------------------------ the database
@@ -206,25 +209,41 @@ def _open_database(settings: AppSettings) -> Generator[tuple[Database, Backups |
 
 
 def _backup_folder(settings: AppSettings) -> Path | None:
-    """One folder per database file, so that no copy of one is ever taken for another's; None where nothing is kept."""
-    url = parse_url(settings.database_url)
-    if not settings.backup or url.get_backend_name() != "sqlite":
-        return None
-    path = sqlite_path(url).absolute()
-    mark = hashlib.sha256(str(path).encode()).hexdigest()[:8]
-    return (settings.backup_dir or settings.data_dir / "backups") / f"{path.stem}-{mark}"
+    """Of the database; None where nothing is kept."""
+    return (
+        backup_folder(settings.database_url, settings.backup_dir or settings.data_dir / "backups")
+        if settings.backup
+        else None
+    )
 
 
-def _routes(settings: AppSettings, database: Database, backups: Backups | None) -> list[Any]:
-    """The participants' routes and, where a password is set, the researcher's."""
+@contextmanager
+def _open_payments(settings: AppSettings, database: Database) -> Generator[PaymentKeys | None, None, None]:
+    """The keys of the recruiting platforms' ids, which are deleted when their time is up; None where none are kept."""
     folder = keys_folder(settings.database_url, settings.payment_keys)
-    payments = None if folder is None else PaymentKeys(folder)
+    if folder is None:
+        yield None
+        return
+    payments = PaymentKeys(folder)
+    retention = Retention(database, payments, clock=utc_microseconds)
+    retention.start()
+    try:
+        yield payments
+    finally:
+        retention.stop()
+
+
+def _routes(
+    settings: AppSettings, database: Database, backups: Backups | None, payments: PaymentKeys | None
+) -> list[Any]:
+    """The participants' routes and, where a password is set, the researcher's."""
     routes: list[Any] = []
     if settings.passwords():
         secret = settings.admin_secret.get_secret_value().encode()
         admission = Admission(settings.passwords(), secret) if secret else Admission(settings.passwords())
         around = Surroundings(
             backups=backups,
+            payments=payments,
             refuse_launch=partial(
                 refuse_ephemeral,
                 settings.database_url,
@@ -529,6 +548,9 @@ def _launch(page: gr.Blocks, routes: Sequence[Any], settings: AppSettings, host:
         i18n=demo.texts.interface,
         app_kwargs={"routes": list(routes), "docs_url": None, "redoc_url": None, "openapi_url": None},
     )
+    # Else every full collection walks all that the libraries have made, for 90 ms in which everybody waits (measured).
+    gc.collect()
+    gc.freeze()
     print(f"Serving on http://{host}:{port} (stop with Ctrl+C)", flush=True)
     page.block_thread()
 
