@@ -87,10 +87,10 @@ $(VENV)/.uv: Makefile
 
 $(VENV)/.app: $(VENV)/.uv requirements.txt requirements-study.txt requirements.lock
 	@echo "Installing what the app needs (about 6 GB with torch's CUDA build; once)"
-	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -r requirements.txt -c requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode -r requirements.txt -c requirements.lock
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.app requirements-dev.txt requirements.lock
 	@echo "Installing what the tests need"
-	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -r requirements-dev.txt -c requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode -r requirements-dev.txt -c requirements.lock
 	@touch $@
