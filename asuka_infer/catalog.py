@@ -301,7 +301,7 @@ def _rival_readiness() -> Readiness:
     return READY
 
 
-_RIVALS = (
+RIVALS: tuple[Method, ...] = (
     Method(
         key="context-encoder-mini",
         title="Context encoder (embedded)",
@@ -343,6 +343,7 @@ _RIVALS = (
         readiness=_rival_readiness,
     ),
 )
+"""Older methods trained here, small; in `METHODS` are those whose weights lie beside their code (docs/rivals.md)."""
 """Networks of older papers at small scale, trained here; one without weights is no method (`_trained`)."""
 
 
@@ -785,7 +786,7 @@ _WEIGHTED = (
 )
 
 METHODS: Mapping[str, Method] = MappingProxyType(
-    {method.key: method for method in (*_TABLE, *_trained(_RIVALS), *_WEIGHTED)}
+    {method.key: method for method in (*_TABLE, *_trained(RIVALS), *_WEIGHTED)}
 )
 """All methods by key, in the order they are listed to people."""
 

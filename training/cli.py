@@ -15,7 +15,7 @@ from asuka_infer.weights import WeightsError, read_json
 from training import chain
 from training.cost import cost_table
 from training.finetune import Own, before_and_after, finetune, notes_of
-from training.full import ORDER, RECIPES, FullSources, Parts, export_run, export_tokens, train_full
+from training.full import ORDER, RECIPES, FullSources, FullStage, Parts, export_run, export_tokens, train_full
 from training.loop import TrainingError, read_state
 from training.masks import MaskError, read_silhouettes
 from training.measure import MeasureError, fill_all, measure, read_cases, write_sheet, write_table
@@ -289,8 +289,9 @@ def _run_full(given: argparse.Namespace) -> int:
         tier=given.tier,
         threads=given.threads,
     )
-    order = [name for name in ORDER if not (name == "mae" and given.public_mae)]
-    for name in order if given.what == "all" else [given.what]:
+    order: Sequence[FullStage] = [name for name in ORDER if not (name == "mae" and given.public_mae)]
+    stages: Sequence[FullStage] = order if given.what == "all" else [given.what]
+    for name in stages:
         complete = read_state(given.run / name).complete or train_full(
             name,
             parts,

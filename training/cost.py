@@ -100,8 +100,12 @@ def _diffusion(unet: nn.Module, vae: ConditionalAutoencoderKL, *, tokens: int) -
     side = RECIPES["paper"].pixels
     unet.requires_grad_(requires_grad=False)
     condition = torch.empty(1, tokens, PROMPT_WIDTH, requires_grad=True)
+
+    def both_ways() -> None:
+        _denoise(unet, side, condition).sum().backward()
+
     return {
-        "UNet, both ways": _flops(lambda: _denoise(unet, side, condition).sum().backward()),
+        "UNet, both ways": _flops(both_ways),
         "2 x encoder": 2 * _encode(vae, side),
     }
 

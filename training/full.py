@@ -235,7 +235,7 @@ def prepare_full(model: FullModel, sources: FullSources, run: Path, scale: Scale
         DataError, MaskError: for what cannot be read.
     """
     state = PartialState()
-    device = state.device if torch.cuda.is_available() else torch.device("cpu")
+    device = torch.device(str(state.device) if torch.cuda.is_available() else "cpu")
     recipe, cache = RECIPES[scale], run / "cache"
     sides = recipe.alignment.scenes.sides.sides | recipe.decoder.sides.sides
     sizes = sorted({recipe.pixels, model.config.mae.image_size} | sides)

@@ -166,7 +166,7 @@ class MiniModel(Family):
 
     def __init__(self, config: MiniConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config = config  # pyright: ignore[reportIncompatibleVariableOverride] - same
         self.mae = MaskedAutoencoder(**asdict(config.mae))
         self.alignment = Alignment(
             prior_width=config.mae.decoder_width, tokens=self.mae.grid**2, **asdict(config.alignment)

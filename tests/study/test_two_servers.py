@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -70,7 +71,7 @@ class Servers:
         with self.lock:
             before = self.killed
             self.answered += 1
-            self.conflicts += sum(reply.status_code == httpx.codes.CONFLICT for reply in replies)
+            self.conflicts += sum(reply.status_code == HTTPStatus.CONFLICT for reply in replies)
             if self.killed and not before:
                 self.processes[1].kill()
 

@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from asuka_infer.asuka.family import Family
 from asuka_infer.asuka.mini import MiniModel
 from training import loop, mae
 from training.chain import assemble
@@ -217,7 +218,7 @@ def test_another_recipe_is_refused_by_name(bench: Bench, tmp_path: Path) -> None
 class Bursting(MaeStage):
     """A stage whose loss is not a number from the third step on."""
 
-    def objective(self, model: MiniModel) -> nn.Module:
+    def objective(self, model: Family) -> nn.Module:
         return _Burst(super().objective(model))
 
     def batch(self, moment: Moment) -> dict[str, Tensor]:

@@ -205,9 +205,9 @@ def test_weights_come_back_from_their_file_and_those_of_another_size_are_refused
 
 def test_a_rival_is_a_method_exactly_where_its_weights_lie_and_untrained_ones_name_the_file_they_lack() -> None:
     trained = {file.stem for file in WEIGHTS_FOLDER.glob("*.safetensors")}
-    assert {rival.key for rival in catalog._RIVALS} == set(SMALL)
+    assert {rival.key for rival in catalog.RIVALS} == set(SMALL)
     assert trained == set(SMALL) & set(catalog.METHODS)
-    for rival in catalog._RIVALS:
+    for rival in catalog.RIVALS:
         if rival.key not in trained:
             with pytest.raises(WeightsError, match=rf"no weight file .*{rival.key}\.safetensors"):
                 rival.load()
