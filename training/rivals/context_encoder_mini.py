@@ -7,14 +7,9 @@ project instead of the paper's, which scores a whole picture at once.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from jaxtyping import Bool, Float
-from torch import Tensor
-
 from asuka_infer.baselines.context_encoder_mini import KEY, ContextEncoder
-from asuka_infer.baselines.one_pass import OnePass
-from training.losses import Adversary
 from training.presets import Bench, Growth, Preset
-from training.rivals.one_pass import CPU_PACE, GPU_PACE, TINY_PACE, RivalObjective, RivalRecipe, RivalStage
+from training.rivals.one_pass import CPU_PACE, GPU_PACE, TINY_PACE, HingeObjective, RivalRecipe, RivalStage
 
 PAPER = RivalRecipe(CPU_PACE, hole=0.5, squared=0.999, perceptual=0.0, grid=0.0, adversarial=0.001, sharpen_from=0.0)
 
@@ -27,25 +22,6 @@ PRESETS: Mapping[Preset, RivalRecipe] = {
 TINY_WIDTHS = (8, 8, 8)
 
 
-class ContextObjective(RivalObjective):
-    """The shared losses with a hinge critic."""
-
-    def __init__(self, model: OnePass, bench: Bench, recipe: RivalRecipe) -> None:
-        super().__init__(model, bench, recipe)
-        self.adversary = Adversary()
-
-    def opinion(
-        self,
-        real: Float[Tensor, "batch 3 size size"],
-        made: Float[Tensor, "batch 3 size size"],
-        holes: Bool[Tensor, "batch 1 size size"],
-        step: int,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Of a critic that sees whole composites."""
-        del holes, step
-        return self.adversary(real, made)
-
-
 def build(preset: Preset) -> ContextEncoder:
     """The network with random weights."""
     return ContextEncoder(TINY_WIDTHS) if preset == "tiny" else ContextEncoder()
@@ -53,4 +29,4 @@ def build(preset: Preset) -> ContextEncoder:
 
 def stage(preset: Preset, bench: Bench) -> RivalStage[ContextEncoder]:
     """How it is trained."""
-    return RivalStage(KEY, PRESETS[preset], bench, ContextObjective)
+    return RivalStage(KEY, PRESETS[preset], bench, HingeObjective)

@@ -6,14 +6,9 @@ whole and one of the hole; their later work (2019) needs one hinge critic of pat
 
 from collections.abc import Mapping
 
-from jaxtyping import Bool, Float
-from torch import Tensor
-
 from asuka_infer.baselines.contextual_attention_mini import KEY, ContextualAttention
-from asuka_infer.baselines.one_pass import OnePass
-from training.losses import Adversary
 from training.presets import Bench, Growth, Preset
-from training.rivals.one_pass import CPU_PACE, GPU_PACE, TINY_PACE, RivalObjective, RivalRecipe, RivalStage
+from training.rivals.one_pass import CPU_PACE, GPU_PACE, TINY_PACE, HingeObjective, RivalRecipe, RivalStage
 
 PRESETS: Mapping[Preset, RivalRecipe] = {
     "gpu": RivalRecipe(GPU_PACE, early=0.5, adversarial=0.02),
@@ -24,25 +19,6 @@ PRESETS: Mapping[Preset, RivalRecipe] = {
 TINY_WIDTH = 16
 
 
-class AttentionObjective(RivalObjective):
-    """The shared losses with a hinge critic."""
-
-    def __init__(self, model: OnePass, bench: Bench, recipe: RivalRecipe) -> None:
-        super().__init__(model, bench, recipe)
-        self.adversary = Adversary()
-
-    def opinion(
-        self,
-        real: Float[Tensor, "batch 3 size size"],
-        made: Float[Tensor, "batch 3 size size"],
-        holes: Bool[Tensor, "batch 1 size size"],
-        step: int,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Of a critic that sees whole composites."""
-        del holes, step
-        return self.adversary(real, made)
-
-
 def build(preset: Preset) -> ContextualAttention:
     """The network with random weights."""
     return ContextualAttention(TINY_WIDTH) if preset == "tiny" else ContextualAttention()
@@ -50,4 +26,4 @@ def build(preset: Preset) -> ContextualAttention:
 
 def stage(preset: Preset, bench: Bench) -> RivalStage[ContextualAttention]:
     """How it is trained."""
-    return RivalStage(KEY, PRESETS[preset], bench, AttentionObjective)
+    return RivalStage(KEY, PRESETS[preset], bench, HingeObjective)

@@ -13,7 +13,7 @@ from asuka_infer.asuka.first_fill import first_fill
 from asuka_infer.baselines.one_pass import OnePass, paint
 from asuka_infer.request import RgbImage
 from training.loop import Moment, Pace
-from training.losses import grid_left, weighted_mse
+from training.losses import Adversary, grid_left, weighted_mse
 from training.pictures import sheet_of, with_hole
 from training.presets import Bench, Growth
 
@@ -146,6 +146,25 @@ class RivalObjective(nn.Module):
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """What the maker minimises (without moving the critic) and what the critic does (without moving the maker)."""
         raise NotImplementedError(f"{type(self).__name__} has no critic; set its weight 'adversarial' to 0.")
+
+
+class HingeObjective(RivalObjective):
+    """The shared losses with a hinge critic of patches, which sees whole composites."""
+
+    def __init__(self, model: OnePass, bench: Bench, recipe: RivalRecipe) -> None:
+        super().__init__(model, bench, recipe)
+        self.adversary = Adversary()
+
+    def opinion(
+        self,
+        real: Float[Tensor, "batch 3 size size"],
+        made: Float[Tensor, "batch 3 size size"],
+        holes: Bool[Tensor, "batch 1 size size"],
+        step: int,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """As `RivalObjective.opinion`."""
+        del holes, step
+        return self.adversary(real, made)
 
 
 def hole_l1(
