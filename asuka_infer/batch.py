@@ -403,10 +403,19 @@ def _submit_undisturbed(pool: ProcessPoolExecutor, task: Task) -> "Future[Outcom
 
 
 def _start_worker(threads: int, megabytes: int) -> None:
-    """Share cores and memory fairly."""
+    """Share cores and memory fairly, and end with the process that gives the work."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ[MEMORY_VARIABLE] = str(megabytes)
     cv2.setNumThreads(threads)
+    threading.Thread(target=_end_with_parent, name="parent watch", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed ends no worker: each waits for its next task, which never comes, with a model loaded."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # nothing is to be tidied up, workers write nothing
 
 
 def _flow(tasks: Iterable[Task], submit: Callable[[Task], "Future[Outcome]"], most: int) -> Iterator[Outcome]:

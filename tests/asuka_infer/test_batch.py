@@ -284,8 +284,11 @@ def test_a_killed_batch_leaves_no_half_file_and_goes_on_where_it_was(folders: Pa
         start_new_session=True,
     )
     wait_for_first_result(process, out)
-    os.killpg(process.pid, how)  # as a terminal does: the workers hear it too
-    _, errors = process.communicate(timeout=240)
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)  # as a terminal does: the workers hear it too
+    else:
+        process.send_signal(how)  # as a service manager does: the workers have to notice
+    _, errors = process.communicate(timeout=240)  # ends when nobody holds the pipe any more, no worker either
     assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
     assert "Traceback" not in errors
     records = {path.stem for path in out.rglob("*.json")}
