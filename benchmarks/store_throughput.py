@@ -1,7 +1,7 @@
 """How fast the store alone takes answers: N voters, one trial transaction each, acknowledged after a durable COMMIT.
 
 A trial transaction here: claim the trial (conditional UPDATE), insert one response and one fact row for each of two
-criteria, count the cell.
+criteria, count the cell. Statements go to the driver as those of the study's answers do (`db.statements`).
 
     python benchmarks/store_throughput.py [--voters 32] [--trials 200] [--url postgresql://...]
 
@@ -26,17 +26,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from db.engine import Database
 from db.migrate import migrate
 from db.models import AnalysisVote, Cell, Response, Trial, TrialKind, TrialState
+from db.statements import Statement
 from tests.db.small_study import SmallStudy, add_small_study
 
 CRITERIA = ("consistency", "stability")
-CLAIM = (
+CLAIM = Statement(
     update(Trial)
     .where(Trial.id == bindparam("trial"), text("state IN ('issued', 'shown', 'expired')"))
     .values(state="answered", answered_at=bindparam("now"))
+    .returning(Trial.id)
 )
-COUNT = update(Cell).where(Cell.id == bindparam("cell")).values(n_valid=Cell.n_valid + 1)
-ANSWER = insert(Response)
-VOTE = insert(AnalysisVote)
+COUNT = Statement(update(Cell).where(Cell.id == bindparam("cell")).values(n_valid=Cell.n_valid + 1))
+ANSWER = Statement(insert(Response).returning(Response.id))
+VOTE = Statement(insert(AnalysisVote))
 
 
 def prepare(session: Session, study: SmallStudy, trials: int) -> list[int]:
@@ -58,24 +60,24 @@ def answer(study: SmallStudy, trial: int) -> Callable[[Session], None]:
     lo, hi = study.methods
 
     def job(session: Session) -> None:
-        connection = session.connection()
         now, key = time.time_ns() // 1000, secrets.token_hex(16)
-        assert connection.execute(CLAIM, {"trial": trial, "now": now}).rowcount == 1
+        assert CLAIM.one_or_none(session, {"trial": trial, "now": now}) is not None
         for number, criterion in enumerate(CRITERIA):
             row = {
                 "trial_id": trial, "criterion": criterion, "idempotency_key": key, "outcome": "choice", "position": 0,
                 "rt_ms": 900, "answered_at": now,
             }  # fmt: skip
-            response = connection.execute(ANSWER, row).inserted_primary_key
+            response = ANSWER.one_or_none(session, row)
             assert response is not None
             vote = {
                 "response_id": response[0], "version_id": study.version, "criterion": number, "kind": 0,
                 "image_id": study.image, "session_id": study.session, "participant_id": study.participant,
                 "trial_id": trial, "cell_id": study.cell, "first_method_id": lo, "second_method_id": hi,
                 "chosen_method_id": lo, "outcome": 0, "position": 0, "rt_ms": 900, "answered_at": now,
+                "used": True,
             }  # fmt: skip
-            connection.execute(VOTE, vote)
-        connection.execute(COUNT, {"cell": study.cell})
+            VOTE.run(session, vote)
+        COUNT.run(session, {"cell": study.cell})
 
     return job
 
@@ -85,17 +87,14 @@ def claim_only(study: SmallStudy, trial: int) -> Callable[[Session], None]:
     del study
 
     def job(session: Session) -> None:
-        connection = session.connection()
-        assert connection.execute(CLAIM, {"trial": trial, "now": 1}).rowcount == 1
+        assert CLAIM.one_or_none(session, {"trial": trial, "now": 1}) is not None
         key = secrets.token_hex(16)
-        rows = [
-            {
+        for criterion in CRITERIA:
+            row = {
                 "trial_id": trial, "criterion": criterion, "idempotency_key": key, "outcome": "choice", "position": 0,
                 "rt_ms": 900, "answered_at": 1,
-            }
-            for criterion in CRITERIA
-        ]  # fmt: skip
-        connection.execute(ANSWER, rows)
+            }  # fmt: skip
+            ANSWER.run(session, row)
 
     return job
 

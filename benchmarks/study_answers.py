@@ -10,6 +10,9 @@ Pictures are not fetched: how many a second is the network's figure, not the stu
 but for the limits per person, which a voter without a pause would meet; `control` answers everything at once and
 without a thought, which is what the voters themselves can do. How late the voters' own event loop ran is reported too:
 what they count as waiting for the server begins with it.
+
+Voters are spread over their 40 trials when the clock starts, as people who come one after another are. `--in-step`
+starts all at the same trial: then all end and join again in one instant, and whoever answers beside 64 joins waits.
 """
 
 import argparse
@@ -39,6 +42,8 @@ from study.ingest import ingest_study  # noqa: E402
 from study.publication import launch  # noqa: E402
 
 PORT = 7951
+IMAGES = 40
+"""And trials of a person, as in the paper."""
 SLUG = "bench"
 METHODS = ("ours", *(f"baseline{number}" for number in range(8)))
 CRITERIA = ("context_stability", "visual_consistency")
@@ -70,26 +75,34 @@ class Voter:
     """Somebody who takes part again and again."""
 
     connection: Connection
-    latencies: list[float] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list[float])
+    joins: list[float] = field(default_factory=list[float])
+    bearer: str = ""
+    reply: dict[str, object] = field(default_factory=dict[str, object])
 
     async def take_part(self, left: list[int]) -> None:
-        """Join, agree and answer, until `left` answers are used up."""
+        """Answer, until `left` answers are used up; whoever has no trial joins and agrees first."""
         while left[0] > 0:
-            token = (await self._ask("POST", "/sessions", {"study": SLUG}))["token"]
-            bearer = f"Authorization: Bearer {token}\r\n"
-            await self._ask("POST", "/sessions/me/consent", {"accepted": True}, bearer)
-            reply = await self._ask("GET", "/trial", None, bearer)
-            while reply["state"] == "running" and left[0] > 0:
-                left[0] -= 1
-                trial: dict[str, str] = reply["trial"]  # type: ignore[assignment]
-                answers = [
-                    {"criterion": key, "outcome": "choice", "position": at % 2, "rt_ms": 900}
-                    for at, key in enumerate(trial["criteria"])
-                ]
-                headers = f"{bearer}Idempotency-Key: {os.urandom(8).hex()}\r\n"
+            if self.reply.get("state") != "running":
                 began = time.perf_counter()
-                reply = await self._ask("POST", f"/trial/{trial['id']}/answer", {"responses": answers}, headers)
-                self.latencies.append(time.perf_counter() - began)
+                await self._join()
+                self.joins.append(time.perf_counter() - began)
+            left[0] -= 1
+            trial: dict[str, str] = self.reply["trial"]  # type: ignore[assignment]
+            answers = [
+                {"criterion": key, "outcome": "choice", "position": at % 2, "rt_ms": 900}
+                for at, key in enumerate(trial["criteria"])
+            ]
+            headers = f"{self.bearer}Idempotency-Key: {os.urandom(8).hex()}\r\n"
+            began = time.perf_counter()
+            self.reply = await self._ask("POST", f"/trial/{trial['id']}/answer", {"responses": answers}, headers)
+            self.latencies.append(time.perf_counter() - began)
+
+    async def _join(self) -> None:
+        token = (await self._ask("POST", "/sessions", {"study": SLUG}))["token"]
+        self.bearer = f"Authorization: Bearer {token}\r\n"
+        await self._ask("POST", "/sessions/me/consent", {"accepted": True}, self.bearer)
+        self.reply = await self._ask("GET", "/trial", None, self.bearer)
 
     async def _ask(self, method: str, path: str, body: object, headers: str = "") -> dict[str, object]:
         status, reply = await self.connection.request(method, path, body, headers)
@@ -153,7 +166,7 @@ def start_server(kind: str, url: str, folder: Path) -> "subprocess.Popen[bytes]"
     return subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment)
 
 
-def prepare(url: str, folder: Path, *, images: int = 40) -> None:
+def prepare(url: str, folder: Path, *, images: int = IMAGES) -> None:
     """Ingest and launch the study."""
     from tests.study.stage import draw_study  # noqa: PLC0415 - the pictures of the tests serve here too
 
@@ -209,14 +222,15 @@ def _spread(seconds: Sequence[float]) -> str:
     return f"p50 {cuts[49]:.0f} ms, p95 {cuts[94]:.0f} ms, p99 {cuts[98]:.0f} ms, max {1000 * max(seconds):.0f} ms"
 
 
-async def vote(voters: int, answers: int, server: psutil.Process) -> None:
+async def vote(voters: int, answers: int, server: psutil.Process, *, in_step: bool) -> None:
     """Drive the server and print what it did."""
     await wait_for_server()
     crowd = [Voter(await connect()) for _ in range(voters)]
-    warm = [voters * 3]
-    await asyncio.gather(*(voter.take_part(warm) for voter in crowd))
+    before = [3 if in_step else 1 + number * IMAGES // voters for number in range(voters)]
+    await asyncio.gather(*(voter.take_part([warm]) for voter, warm in zip(crowd, before, strict=True)))
     for voter in crowd:
         voter.latencies.clear()
+        voter.joins.clear()
     lateness: list[float] = []
     watch = asyncio.create_task(_watch_own_loop(lateness))
     spent, ours, began = sum(server.cpu_times()[:2]), time.process_time(), time.perf_counter()
@@ -226,10 +240,12 @@ async def vote(voters: int, answers: int, server: psutil.Process) -> None:
     spent, ours = sum(server.cpu_times()[:2]) - spent, time.process_time() - ours
     watch.cancel()
     latencies = [latency for voter in crowd for latency in voter.latencies]
+    joins = [join for voter in crowd for join in voter.joins]
     each = 1000 / len(latencies)
     print(
         f"{len(latencies)} answers by {voters} voters in {wall:.1f} s: {len(latencies) / wall:.0f} answers/s, "
         f"{_spread(latencies)}; server {each * spent:.2f} ms CPU per answer, voters {each * ours:.2f} ms\n"
+        f"{len(joins)} joins (session, consent, first trial): {_spread(joins)}\n"
         f"the voters' own event loop was late by {_spread(lateness)}; load average {os.getloadavg()[0]:.1f}"
     )
 
@@ -239,6 +255,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--voters", type=int, default=64)
     parser.add_argument("--answers", type=int, default=6000)
+    parser.add_argument("--in-step", action="store_true", help="all voters begin at the same trial, and join together")
     parser.add_argument("--database")
     parser.add_argument("--server", choices=("routes", "app", "control"), default="routes")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
@@ -252,7 +269,7 @@ def main() -> None:
             prepare(url, Path(folder))
         process = start_server(given.server, url, Path(folder))
         try:
-            asyncio.run(vote(given.voters, given.answers, psutil.Process(process.pid)))
+            asyncio.run(vote(given.voters, given.answers, psutil.Process(process.pid), in_step=given.in_step))
         finally:
             process.terminate()
             process.wait()
