@@ -67,9 +67,19 @@ def ramp_alpha(hole: Hole, ramp: int) -> NDArray[np.float32]:
     return alpha
 
 
+def with_ring(hole: Hole, ramp: int = DEFAULT_RAMP) -> Hole:
+    """The hole and every known pixel that `seamless` may change: where the weight is above 0."""
+    _refuse_wrong_ramp(ramp)
+    both = hole.copy()
+    window = window_around(hole, ramp + 1)
+    if window is not None:
+        both[window] = _alpha_near(hole[window], ramp) > 0
+    return both
+
+
 def ring_count(hole: Hole, ramp: int) -> int:
     """How many known pixels `seamless` may change: those with a weight between 0 and 1."""
-    return int(np.count_nonzero(ramp_alpha(hole, ramp)) - np.count_nonzero(hole))
+    return int(np.count_nonzero(with_ring(hole, ramp)) - np.count_nonzero(hole))
 
 
 def changed_outside(original: RgbImage, result: RgbImage, hole: Hole) -> int:

@@ -128,7 +128,8 @@ def inpaint(
         hole: (height, width) bool, True = missing.
         seed: 0..2**32-1. The crop number k (from 0, top to bottom) is filled with seed + k, modulo 2**32.
         framing: how much of the picture the method sees.
-        compositing: "exact" changes no known pixel, "seamless" blends a ring around the hole.
+        compositing: "exact" changes no known pixel; "seamless" has a ring around the hole filled too, unseen by the
+            method, and fades its fill into the photo there.
         watch: hears steps over all crops and previews of the whole picture, and may cancel.
 
     Raises:
@@ -140,6 +141,8 @@ def inpaint(
         raise RequestError(f"The compositing is {compositing!r}; choose exact or seamless.")
     original = picture.pixels if isinstance(picture, Picture) else picture
     begun = time.perf_counter()
+    if compositing == "seamless":
+        request = replace(request, hole=_hole_and_ring(hole))
     filled, previews = _fill_frames(method, request, framing, watch)
     seconds = time.perf_counter() - begun
     if compositing == "exact":
@@ -181,6 +184,15 @@ def describe_run(
     )
 
 
+def _hole_and_ring(hole: Hole) -> Hole:
+    """What a seamless run has filled; the hole alone where else nothing would be known.
+
+    Methods hand known pixels back as they were, and to fade the photo into itself would leave every seam where it is.
+    """
+    both = composite.with_ring(hole)
+    return hole if both.all() else both
+
+
 _NO_RESULT = "0" * 64
 _SEED_COUNT = LARGEST_SEED + 1
 
@@ -205,7 +217,9 @@ def _fill_frames(
 def _frames(hole: Hole, framing: Framing, sizes: WorkingSize) -> list[Box]:
     if framing.context is None:
         return [Box(0, 0, *hole.shape)]
-    return frames_around(hole, context=framing.context, multiple=sizes.multiple, smallest=sizes.smallest)
+    return frames_around(
+        hole, context=framing.context, multiple=sizes.multiple, smallest=sizes.smallest, square=sizes.square
+    )
 
 
 def _fill_in_tiles(

@@ -139,6 +139,29 @@ def test_seamless_changes_only_the_ring_and_counts_it() -> None:
             assert 4 * 20 * 8 < differing < 36 * 36 - 400
 
 
+def test_seamless_fades_the_method_s_own_ring_into_the_photo() -> None:
+    """Against every pixel's distance to every pixel of the hole, for a method that keeps what it knows."""
+    spy = Spy()
+    image = np.random.default_rng(3).integers(60, 256, (41, 53, 3), dtype=np.uint8)
+    hole = with_hole(41, 53, (slice(12, 20), slice(14, 31)), (slice(18, 29), slice(25, 27)))
+    done = inpaint(spy, "spy", image, hole, framing=Framing(None), compositing="seamless")
+    rows, columns = np.indices(hole.shape)
+    away = np.min([np.hypot(rows - y, columns - x) for y, x in np.argwhere(hole)], axis=0)
+    weight = np.clip(1 - away / 9, 0, 1)[..., None]
+    expected = weight * 50 + (1 - weight) * image
+    assert np.abs(done.image - expected).max() <= 0.5 + 1e-3
+    assert np.array_equal(spy.seen[0].hole, away < 9)
+    assert done.changed_outside == done.ring == np.count_nonzero((away > 0) & (away < 9))
+
+
+def test_seamless_leaves_the_method_something_to_see() -> None:
+    spy = Spy()
+    hole = ~with_hole(30, 30, (slice(10, 13), slice(10, 13)))
+    done = inpaint(spy, "spy", plain(30, 30), hole, compositing="seamless")
+    assert np.array_equal(spy.seen[0].hole, hole)
+    assert done.changed_outside == 0
+
+
 def test_the_record_names_everything_that_makes_the_same_pixels_again() -> None:
     image, hole = plain(40, 50), with_hole(40, 50, (slice(5, 9), slice(5, 9)))
     done = inpaint(Spy().with_settings(level=60), "spy", Picture(image), hole, seed=8, framing=Framing(0.25))
