@@ -65,7 +65,9 @@ class Box:
         return Box(top, left, max(self.bottom, other.bottom) - top, max(self.right, other.right) - left)
 
 
-def frames_around(hole: Hole, *, context: float, multiple: int = 1, smallest: int = 1) -> list[Box]:
+def frames_around(
+    hole: Hole, *, context: float, multiple: int = 1, smallest: int = 1, square: bool = False
+) -> list[Box]:
     """The crops to inpaint: together they contain every missing pixel, and no two of them overlap.
 
     Holes whose crops would overlap share one, so that no crop shows another's missing pixels as if they were known.
@@ -78,6 +80,8 @@ def frames_around(hole: Hole, *, context: float, multiple: int = 1, smallest: in
         multiple: crop sides are multiples of this. Where the picture's own side is none and the hole needs it all,
             the crop reaches over the bottom or right edge by less than `multiple` (`crop` repeats the edge there).
         smallest: the shortest crop side, in pixels, as far as the picture goes.
+        square: the shorter sides of a crop grow to its longer ones, as far as the picture goes; a crop that would then
+            overlap another stays as it is, so that squares never make two crops one.
 
     Raises:
         GeometryError: for an empty hole, a negative context or a multiple or smallest below 1.
@@ -90,7 +94,8 @@ def frames_around(hole: Hole, *, context: float, multiple: int = 1, smallest: in
     regions = _regions(hole, context)
     if not regions:
         raise GeometryError("The hole is empty, so there is nothing to crop around; mark what is missing.")
-    return sorted(_merged(regions, lambda region: _frame(region, hole.shape, multiple, smallest)))
+    frames = sorted(_merged(regions, lambda region: _frame(region, hole.shape, multiple, smallest)))
+    return sorted(_squared(frames, hole.shape, multiple)) if square else frames
 
 
 def crop(array: _Array, box: Box) -> _Array:
@@ -266,6 +271,18 @@ def _frame(region: _Region, size: tuple[int, ...], multiple: int, smallest: int)
     top, height = _span(box.top, box.height, size[0], wanted=height, multiple=multiple)
     left, width = _span(box.left, box.width, size[1], wanted=width, multiple=multiple)
     return Box(top, left, height, width)
+
+
+def _squared(frames: list[Box], size: tuple[int, ...], multiple: int) -> list[Box]:
+    done = list(frames)
+    for number, frame in enumerate(frames):
+        side = max(frame.height, frame.width)
+        top, height = _span(frame.top, frame.height, size[0], wanted=side, multiple=multiple)
+        left, width = _span(frame.left, frame.width, size[1], wanted=side, multiple=multiple)
+        grown = Box(top, left, height, width)
+        if not any(grown.overlaps(other) for other in done[:number] + done[number + 1 :]):
+            done[number] = grown
+    return done
 
 
 def _span(start: int, length: int, available: int, *, wanted: int, multiple: int) -> tuple[int, int]:

@@ -98,13 +98,13 @@ class Embedded(Generic[S]):
 
     @property
     def working_size(self) -> WorkingSize:
-        """Crops of the side it was trained on.
+        """Squares of the side it was trained on.
 
-        Any proportions: what a crop lacks to the model's square is given to it as missing (`_scene`), which it knows
-        from training, and not as repeated edges, which it does not.
+        Where the picture has none around the hole, what a crop lacks is given to the model as missing (`_scene`),
+        which it knows from training, and not as repeated edges, which it does not.
         """
         side = self.loaded.model.config.pixels
-        return WorkingSize(largest=side, smallest=side)
+        return WorkingSize(largest=side, smallest=side, square=True)
 
     @property
     def weights(self) -> Mapping[str, str]:

@@ -37,7 +37,7 @@ def mae(path: Path) -> Weighted[MaskedAutoencoder, MaeSettings]:
 
 def _sizes(settings: MaeSettings) -> WorkingSize:
     del settings
-    return WorkingSize(SMALLEST_SIDE, smallest=SMALLEST_SIDE)
+    return WorkingSize(SMALLEST_SIDE, smallest=SMALLEST_SIDE, square=True)
 
 
 @torch.inference_mode()

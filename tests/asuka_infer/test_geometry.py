@@ -36,16 +36,24 @@ def boxed_arrays(draw: st.DrawFn) -> tuple[np.ndarray, Box]:
     return draw(arrays(np.uint8, shape)), Box(top, left, draw(sides), draw(sides))
 
 
-wishes = {"hole": holes(), "context": st.floats(0, 3), "multiple": st.integers(1, 16), "smallest": st.integers(1, 64)}
+wishes = {
+    "hole": holes(),
+    "context": st.floats(0, 3),
+    "multiple": st.integers(1, 16),
+    "smallest": st.integers(1, 64),
+    "square": st.booleans(),
+}
 
 # --- crops around holes
 
 
 @settings(max_examples=80, deadline=None)
 @given(**wishes)
-def test_every_missing_pixel_is_in_exactly_one_crop(hole: Hole, context: float, multiple: int, smallest: int) -> None:
+def test_every_missing_pixel_is_in_exactly_one_crop(
+    hole: Hole, context: float, multiple: int, smallest: int, *, square: bool
+) -> None:
     times = np.zeros(hole.shape, int)
-    for box in frames_around(hole, context=context, multiple=multiple, smallest=smallest):
+    for box in frames_around(hole, context=context, multiple=multiple, smallest=smallest, square=square):
         times[box.slices] += 1
     assert (times[hole] == 1).all()
     assert times.max() == 1
@@ -54,9 +62,9 @@ def test_every_missing_pixel_is_in_exactly_one_crop(hole: Hole, context: float, 
 @settings(max_examples=80, deadline=None)
 @given(**wishes)
 def test_crops_are_multiples_show_something_known_and_leave_the_picture_only_when_they_must(
-    hole: Hole, context: float, multiple: int, smallest: int
+    hole: Hole, context: float, multiple: int, smallest: int, *, square: bool
 ) -> None:
-    for box in frames_around(hole, context=context, multiple=multiple, smallest=smallest):
+    for box in frames_around(hole, context=context, multiple=multiple, smallest=smallest, square=square):
         assert box.height % multiple == box.width % multiple == 0
         assert not hole[box.slices].all()
         for start, side, available in ((box.top, box.height, hole.shape[0]), (box.left, box.width, hole.shape[1])):
@@ -71,6 +79,25 @@ def test_a_crop_has_the_context_asked_for_on_every_side() -> None:
     assert frames_around(hole, context=0.5) == [Box(60, 100, 60, 80)]
     assert frames_around(hole, context=0.5, multiple=16) == [Box(58, 100, 64, 80)]
     assert frames_around(hole, context=0.5, smallest=100) == [Box(40, 90, 100, 100)]
+
+
+def test_a_square_crop_grows_on_both_sides_as_far_as_the_picture_goes() -> None:
+    hole = np.zeros((200, 300), bool)
+    hole[80:100, 120:160] = True
+    assert frames_around(hole, context=0.5, square=True) == [Box(50, 100, 80, 80)]
+    wide = np.zeros((60, 300), bool)
+    wide[10:20, 100:180] = True
+    assert frames_around(wide, context=0.5, square=True) == [Box(0, 60, 60, 160)]
+
+
+def test_squares_never_make_two_crops_one() -> None:
+    """Two wires one above the other: as bands they are apart, as squares they would overlap."""
+    hole = np.zeros((400, 300), bool)
+    hole[100:104, 120:180] = True
+    hole[200:204, 120:180] = True
+    bands = frames_around(hole, context=0.5)
+    assert bands == [Box(70, 90, 64, 120), Box(170, 90, 64, 120)]
+    assert frames_around(hole, context=0.5, square=True) == [Box(42, 90, 120, 120), Box(170, 90, 64, 120)]
 
 
 def test_a_crop_at_the_border_is_shifted_inside_and_keeps_its_size() -> None:
