@@ -73,8 +73,26 @@ def served_length(lengths: Sequence[int]) -> int:
     return -(-longest // LENGTH_STEP) * LENGTH_STEP
 
 
-def pad_png(png: bytes, length: int, random_bytes: Callable[[int], bytes]) -> bytes:
-    """The same picture in a file of exactly `length` bytes, filled up by a chunk of random data that decoders skip.
+def level_lengths(pngs: Sequence[bytes]) -> list[bytes]:
+    """The same pictures in files of one length, to which the fresh padding of a served file just fits.
+
+    The pictures of one photograph are stored so: a file that compressed well would be read and padded sooner than the
+    others, and a few hundred fetches would tell whose it is (benchmarks/study_timing.py).
+
+    Raises:
+        PngError: when one does not end like a PNG.
+    """
+    longest = max(map(len, pngs)) + CHUNK_OVERHEAD
+    return [pad_png(png, served_length([longest]) - CHUNK_OVERHEAD - SHORTEST_PADDING, bytes) for png in pngs]
+
+
+def pad_png(png: bytes, length: int, padding: Callable[[int], bytes]) -> bytes:
+    """The same picture in a file of exactly `length` bytes, filled up by a chunk that decoders skip.
+
+    Args:
+        png: of the picture.
+        length: bytes wanted.
+        padding: gives that many bytes; random ones make a file that was never served before.
 
     Raises:
         PngError: when `png` does not end like a PNG or is too long to be padded to `length`.
@@ -85,7 +103,7 @@ def pad_png(png: bytes, length: int, random_bytes: Callable[[int], bytes]) -> by
     filling = length - len(png) - CHUNK_OVERHEAD
     if filling < 0:
         raise PngError(f"A PNG of {len(png)} bytes cannot be padded to {length}; ask for at least {len(png) + 12}.")
-    data = random_bytes(filling)
+    data = padding(filling)
     checksum = zlib.crc32(PADDING_CHUNK + data)
     chunk = struct.pack(">I", filling) + PADDING_CHUNK + data + struct.pack(">I", checksum)
     return png[: -len(end)] + chunk + end

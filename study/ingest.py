@@ -22,7 +22,7 @@ from db import models
 from db.engine import Database
 from study.assignment import AssignmentError, refuse_impossible_plan
 from study.attention import marked
-from study.blinding import telling_chunks
+from study.blinding import level_lengths, telling_chunks
 from study.definition import StudyDefinition
 from study.design import CELL, IMAGE, METHOD, RENDITION, VERSION, gold_variant, grid_shape
 from study.golds import cleanest, colour_shifts, foreign_objects
@@ -391,7 +391,8 @@ def _store_pictures(
     }
     stored.golds[source.key] = {variant: pixel_sha256(pixels) for variant, pixels in made.items()}
     shown = (*renditions.outputs.values(), renditions.input, *made.values())
-    pictures = {pixel_sha256(pixels): _encode(pixels) for pixels in shown}
+    encoded = {pixel_sha256(pixels): _encode(pixels) for pixels in shown}
+    pictures = dict(zip(encoded, level_lengths([*encoded.values()]), strict=True))
     stored.blob_ids |= database.write(lambda db: _blob_ids(db, pictures))
 
 

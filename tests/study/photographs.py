@@ -45,17 +45,19 @@ NINE: dict[str, Callable[[Pixels, Pixels], Pixels]] = {
 }
 
 
-def draw_photographs(root: Path) -> Folders:
-    """Six photographs with a hole each and nine results."""
+def draw_photographs(root: Path, *, scale: int = 1) -> Folders:
+    """Six photographs of `scale` times 240 x 180 pixels with a hole each and nine results."""
+    width, height = scale * WIDTH, scale * HEIGHT
     folders = Folders(root / "images", root / "holes", root / "results")
     for folder in (folders.images, folders.holes, *(folders.results / method for method in NINE)):
         folder.mkdir(parents=True)
     sources = (data.astronaut(), data.chelsea(), data.coffee(), data.rocket(), data.cat()[40:], data.astronaut()[200:])
     for number, source in enumerate(sources):
         key = f"photo{number}"
-        photograph = np.asarray(cv2.resize(source, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA))
-        hole = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
-        cv2.ellipse(hole, (110 + 6 * number, 95), (44, 34), 20 * number, 0, 360, 1, cv2.FILLED)
+        photograph = np.asarray(cv2.resize(source, (width, height), interpolation=cv2.INTER_AREA))
+        hole = np.zeros((height, width), dtype=np.uint8)
+        middle, axes = (scale * (110 + 6 * number), scale * 95), (scale * 44, scale * 34)
+        cv2.ellipse(hole, middle, axes, 20 * number, 0, 360, 1, cv2.FILLED)
         missing = hole.astype(np.bool_)
         write_atomically(folders.images / f"{key}.png", encode_png(photograph))
         write_hole_png(folders.holes / f"{key}.png", missing)

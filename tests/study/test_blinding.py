@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from asuka_infer.images import encode_png
 from db import models
@@ -97,6 +97,22 @@ def test_all_pictures_of_a_trial_have_equal_headers_and_lengths(stage: Stage) ->
         trials += 1
         reply = participant.answer(trial)
     assert trials == 6
+
+
+def test_all_pictures_of_a_photograph_lie_in_the_database_at_one_length(stage: Stage) -> None:
+    """Otherwise the time to read and pad one would tell how well it compresses, and so whose it is."""
+    results = sorted(stage.folders.results.glob("*/scene00.png"))
+    assert len({path.stat().st_size for path in results}) == len(METHODS)
+    with stage.database.read() as db:
+        rows = db.execute(
+            select(models.Rendition.image_id, models.Blob.length, func.length(models.Blob.content)).join(models.Blob)
+        ).all()
+    lengths: dict[int, set[tuple[int, int]]] = {}
+    for image, said, found in rows:
+        lengths.setdefault(image, set()).add((said, found))
+    assert len(lengths) == 8
+    assert all(len(found) == 1 for found in lengths.values())
+    assert all(said == found for of_image in lengths.values() for said, found in of_image)
 
 
 def test_the_pictures_are_lossless_and_those_on_disk(stage: Stage) -> None:
