@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 
 from asuka_infer.catalog import METHODS, Method, find_method
-from asuka_infer.compositing import Compositing, changed_outside
+from asuka_infer.compositing import Compositing
 from asuka_infer.datasets.sample_pictures import SamplePicture
 from asuka_infer.holes import looks_inverted, read_hole, resize
-from asuka_infer.images import MAX_PIXELS, Picture, encode_png, read_image
+from asuka_infer.images import MAX_PIXELS, Picture, differing, encode_png, read_image
 from asuka_infer.inpaint import Framing, Inpainted, describe_run, inpaint
 from asuka_infer.inpainter import Cancelled, Inpainter
 from asuka_infer.request import Hole, RequestError, RgbImage
@@ -522,12 +522,13 @@ def _finished(
 ) -> Finished:
     """A result as its file says it is."""
     written = read_image(png)
+    changed = differing(written.pixels, picture.pixels)
     return Finished(
         title=method.title,
         png=png,
         view=proxy_of(written.pixels, written.alpha),
-        changed=on_proxy((written.pixels != picture.pixels).any(axis=2)),
-        changed_outside=changed_outside(picture.pixels, written.pixels, hole),
+        changed=on_proxy(changed),
+        changed_outside=int(np.count_nonzero(changed & ~hole)),
         ring=ring,
         record=record,
         previews=previews,
