@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from asuka_infer.asuka.embedded_files import FOLDER_VARIABLE, MANIFEST, embedded_folder
+from asuka_infer.asuka.embedded_files import FOLDER_VARIABLE, MANIFEST, embedded_folder, prompt_of
 from asuka_infer.inpainter import Inpainter
 from asuka_infer.weight_sources import WeightsNotHereError, WeightSource, locate, locate_file, what_is_missing
 
@@ -135,6 +135,15 @@ def _load_sd_mini() -> Inpainter:
     return embedded.sd_mini(embedded.load_embedded())
 
 
+def _load_sd_mini_prompt() -> Inpainter:
+    from asuka_infer.asuka import embedded  # noqa: PLC0415 - torch is loaded here and not before
+
+    tokens = prompt_of(embedded_folder())
+    if tokens is None:
+        raise WeightsNotHereError(f"sd-mini-prompt cannot run here: {_mini_prompt_readiness().how_to}")
+    return embedded.sd_mini_prompt(embedded.load_embedded(), tokens)
+
+
 def _load_sd_mini_repaint() -> Inpainter:
     from asuka_infer.asuka import embedded  # noqa: PLC0415 - torch is loaded here and not before
 
@@ -165,6 +174,15 @@ def _mini_readiness() -> Readiness:
     )
 
 
+def _mini_prompt_readiness() -> Readiness:
+    family = _mini_readiness()
+    if not family.ready or prompt_of(embedded_folder()) is not None:
+        return family
+    return Readiness(
+        ready=False, how_to="no tokens were learned for this UNet yet; learn them with `python -m training prompt`."
+    )
+
+
 _ASUKA_PAPER = 'Y. Wang et al., "Towards Context-Stable and Visual-Consistent Image Inpainting" (ASUKA), arXiv 2023'
 _MINI_LICENCE = "Apache-2.0; weights for research use, see their model card"
 
@@ -188,6 +206,16 @@ _TABLE = (
         load=_load_sd_mini,
         needs=Needs(memory_mb=1000),
         readiness=_mini_readiness,
+    ),
+    Method(
+        key="sd-mini-prompt",
+        title="Stable Diffusion (embedded), learned prompt",
+        summary="The same backbone under tokens learned for all pictures alike: the paper's row SD-prompt.",
+        citation=_ASUKA_PAPER,
+        licence=_MINI_LICENCE,
+        load=_load_sd_mini_prompt,
+        needs=Needs(memory_mb=1000),
+        readiness=_mini_prompt_readiness,
     ),
     Method(
         key="sd-mini-repaint",
