@@ -63,7 +63,7 @@ table: $(VENV)/.app  ## our own table: every ready method on EVAL=folder (images
 		--out var/table/results && \
 	$(BIN)/python -m asuka_infer evaluate --results var/table/results --images $(EVAL)/images --holes $(EVAL)/masks \
 		--out var/table $(addprefix --domains ,$(wildcard $(EVAL)/images.csv)) \
-		$(addprefix --weights ,$(wildcard $(EVAL)/../weights)) --workers 2
+		$(addprefix --weights ,$(wildcard $(EVAL)/../weights))
 
 notebooks: $(VENV)/.app  ## open the analysis notebooks in the browser (installs JupyterLab into the environment)
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet jupyterlab -c requirements.lock
