@@ -75,13 +75,13 @@ class PanelData(GradioModel):
     told: int = 0
 
 
-def knob_data(knob: Knob) -> KnobData:
-    """A knob as JSON can carry it."""
+def knob_data(knob: Knob, meaning: str) -> KnobData:
+    """A knob as JSON can carry it, its meaning in the visitor's language."""
     return KnobData(
         name=knob.name,
         kind=knob.kind,
         default=knob.default,
-        meaning=knob.meaning,
+        meaning=meaning,
         lowest=knob.lowest if knob.lowest > -float("inf") else None,
         highest=knob.highest if knob.highest < float("inf") else None,
         options=list(knob.options),

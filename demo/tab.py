@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import gradio as gr
@@ -47,7 +47,7 @@ from demo.outpainting import CanvasError, extend, read_border
 from demo.painter import MaskPainter, PainterData, Pointed, flush_script
 from demo.photos import LONGEST_PROXY_SIDE, on_proxy, proxy_of, proxy_size
 from demo.selection import ClickSelect, SelectionError
-from demo.texts import interface, static_text
+from demo.texts import TEXTS, Language, interface, language_of, static_text, summary_of, translated
 from demo.viewer import ConvertedData, ExampleData, PreviewData, ResultData, ResultViewer, RunningData, ViewerData
 
 CSS = static_text("tab.css")
@@ -172,7 +172,7 @@ def _controls(engine: DemoEngine) -> _Controls:
     """The method, the button and the settings; none has to be touched."""
     with gr.Row(equal_height=False, elem_id="demo-run-row"):
         methods = gr.Dropdown(
-            choices=_method_choices(engine),
+            choices=_method_choices(engine, "en"),
             value=[engine.favourite()],
             multiselect=True,
             max_choices=MOST_METHODS,
@@ -185,7 +185,7 @@ def _controls(engine: DemoEngine) -> _Controls:
         run_button = gr.Button(
             interface("run"), variant="primary", size="lg", elem_id="demo-run", scale=1, min_width=120
         )
-    about = gr.Markdown(_about(engine, [engine.favourite()]), elem_id="demo-about")
+    about = gr.Markdown(_about(engine, [engine.favourite()], "en"), elem_id="demo-about")
     panel = MethodPanel(elem_id=PANEL_ID)
     settings = _settings()
     _wire_panel(engine, methods, about, panel)
@@ -223,23 +223,30 @@ _QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibi
 def _wire_panel(engine: DemoEngine, methods: gr.Dropdown, about: gr.Markdown, panel: MethodPanel) -> None:
     """Words and knobs follow the chosen methods; the first visit loads the first method while a photo is looked for."""
 
-    def describe(keys: list[str], turned: Choices) -> tuple[str, PanelData]:
-        return _about(engine, keys), PanelData(methods=_method_data(engine, keys), values=_as_values(turned))
+    def describe(keys: list[str], turned: Choices, request: gr.Request) -> tuple[str, PanelData]:
+        language = language_of(request)
+        panel = PanelData(methods=_method_data(engine, keys, language), values=_as_values(turned))
+        return _about(engine, keys, language), panel
+
+    def name_choices(request: gr.Request) -> Any:
+        language = language_of(request)
+        return gr.skip() if language == "en" else gr.Dropdown(choices=_method_choices(engine, language))
 
     methods.change(describe, [methods, panel], [about, panel], **_QUIET)
     if Context.root_block is not None:
         Context.root_block.load(describe, [methods, panel], [about, panel], **_QUIET)
+        Context.root_block.load(name_choices, None, methods, **_QUIET)
 
 
 def _wire_painter(engine: DemoEngine, painter: MaskPainter, select: ClickSelect) -> None:
-    def open_photo(painted: Pointed) -> PainterData:
-        return _open(engine, painted)
+    def open_photo(painted: Pointed, request: gr.Request) -> PainterData:
+        return _said_to(request, _open(engine, painted))
 
-    def pick(painted: Pointed) -> PainterData:
-        return _select(select, painted)
+    def pick(painted: Pointed, request: gr.Request) -> PainterData:
+        return _said_to(request, _select(select, painted))
 
-    def grow(painted: Pointed) -> PainterData:
-        return _extend(engine, painted)
+    def grow(painted: Pointed, request: gr.Request) -> PainterData:
+        return _said_to(request, _extend(engine, painted))
 
     painter.photo(open_photo, painter, painter, **_QUIET)
     painter.pick(pick, painter, painter, **_QUIET)
@@ -255,17 +262,18 @@ def _wire(
 ) -> None:
     def run(painted: Painted, request: gr.Request, *inputs: Any) -> Iterator[tuple[ViewerData, list[_Kept]]]:
         *chosen, results = inputs
-        yield from _run(engine, painted, _asked(*chosen), results, str(request.session_hash))
+        for shown, made in _run(engine, painted, _asked(*chosen), results, str(request.session_hash)):
+            yield _said_to(request, shown), made
 
     def cancel(results: list[_Kept], request: gr.Request) -> ViewerData:
         engine.cancel(str(request.session_hash))
         return _shown(results, message="stopped")
 
-    def reuse(results: list[_Kept], event: gr.EventData) -> PainterData:
-        return _reuse(engine, results, event)
+    def reuse(results: list[_Kept], event: gr.EventData, request: gr.Request) -> PainterData:
+        return _said_to(request, _reuse(engine, results, event))
 
-    def convert_result(results: list[_Kept], event: gr.EventData) -> ViewerData:
-        return _convert(results, event)
+    def convert_result(results: list[_Kept], event: gr.EventData, request: gr.Request) -> ViewerData:
+        return _said_to(request, _convert(results, event))
 
     def leave(request: gr.Request) -> None:
         engine.cancel(str(request.session_hash))
@@ -284,8 +292,8 @@ def _wire(
 
 
 def _wire_look(engine: DemoEngine, painter: MaskPainter, controls: _Controls) -> None:
-    def look(painted: Painted, *inputs: Any) -> PanelData:
-        return _look(engine, painted, _asked(*inputs))
+    def look(painted: Painted, request: gr.Request, *inputs: Any) -> PanelData:
+        return _said_to(request, _look(engine, painted, _asked(*inputs), language_of(request)))
 
     looking = controls.panel.look(
         look, [painter, *controls.inputs()], controls.panel, js=flush_script(PAINTER_ID), show_progress="hidden",
@@ -295,8 +303,8 @@ def _wire_look(engine: DemoEngine, painter: MaskPainter, controls: _Controls) ->
 
 
 def _wire_offer(engine: DemoEngine, viewer: ResultViewer, kept: gr.State, take: TakeOffer) -> None:
-    def offer(results: list[_Kept], event: gr.EventData) -> ViewerData:
-        return _offer(engine, take, results, event)
+    def offer(results: list[_Kept], event: gr.EventData, request: gr.Request) -> ViewerData:
+        return _said_to(request, _offer(engine, take, results, event))
 
     viewer.offer(offer, kept, viewer, **_QUIET)
 
@@ -305,12 +313,25 @@ def _wire_examples(gallery: ExampleGallery, painter: MaskPainter, viewer: Result
     def offer_examples(results: list[_Kept]) -> ViewerData:
         return _shown(results).model_copy(update={"examples": [_example_data(each) for each in gallery.ready]})
 
-    def show(results: list[_Kept], event: gr.EventData) -> tuple[PainterData, ViewerData, list[_Kept]]:
-        return _show_example(gallery, results, event)
+    def show(
+        results: list[_Kept], event: gr.EventData, request: gr.Request
+    ) -> tuple[PainterData, ViewerData, list[_Kept]]:
+        painter_data, viewer_data, kept_now = _show_example(gallery, results, event)
+        return _said_to(request, painter_data), viewer_data, kept_now
 
     viewer.example(show, kept, [painter, viewer, kept], **_QUIET)
     if Context.root_block is not None:
         Context.root_block.load(offer_examples, kept, viewer, **_QUIET)
+
+
+_Data = TypeVar("_Data", PainterData, ViewerData, PanelData)
+
+
+def _said_to(request: gr.Request, data: _Data) -> _Data:
+    """What is shown, its message in the visitor's language; the rest of the demo raises its errors in English."""
+    if not data.message:
+        return data
+    return data.model_copy(update={"message": translated(data.message, language_of(request))})
 
 
 def _open(engine: DemoEngine, painted: Painted) -> PainterData:
@@ -393,13 +414,15 @@ class _Asked:
 def _asked(  # noqa: PLR0917 - Gradio hands inputs over by position, in the order of `_Controls.inputs`
     keys: list[str],
     turned: Choices,
-    seed: float,
-    candidates: float,
-    context: float,
+    seed: float | None,
+    candidates: float | None,
+    context: float | None,
     compositing: Compositing,
     tiles: bool,  # noqa: FBT001 - by position, as above
 ) -> _Asked:
-    return _Asked(keys, turned, int(seed), int(candidates), Framing(context, tiles=tiles), compositing)
+    """A field that was emptied counts as untouched."""
+    framing = Framing(DEFAULT_CONTEXT if context is None else context, tiles=tiles)
+    return _Asked(keys, turned, int(seed or 0), int(candidates or 1), framing, compositing)
 
 
 def _run(
@@ -433,10 +456,10 @@ def _run(
         yield _shown(results, message=str(error)), results
 
 
-def _look(engine: DemoEngine, painted: Painted, asked: _Asked) -> PanelData:
+def _look(engine: DemoEngine, painted: Painted, asked: _Asked, language: Language) -> PanelData:
     """Answer the panel's question: this is what the chosen methods see."""
     answer = PanelData(
-        methods=_method_data(engine, asked.keys),
+        methods=_method_data(engine, asked.keys, language),
         values=_as_values(asked.turned),
         told=time.monotonic_ns() // 1_000_000,
     )
@@ -456,18 +479,21 @@ def _look(engine: DemoEngine, painted: Painted, asked: _Asked) -> PanelData:
     return answer.model_copy(update={"looks": looks})
 
 
-def _method_data(engine: DemoEngine, keys: list[str]) -> list[MethodData]:
-    return [_one_method(engine, engine.methods[key]) for key in keys[:MOST_METHODS] if key in engine.methods]
+def _method_data(engine: DemoEngine, keys: list[str], language: Language) -> list[MethodData]:
+    return [_one_method(engine, engine.methods[key], language) for key in keys[:MOST_METHODS] if key in engine.methods]
 
 
-def _one_method(engine: DemoEngine, method: Method) -> MethodData:
+def _one_method(engine: DemoEngine, method: Method, language: Language) -> MethodData:
     try:
         knobs = engine.knobs(method.key)
     except DemoError:
         knobs = ()  # it is in the log, and whoever runs the method reads why it cannot be loaded
     shows_prior = any(knob.name == "prior" for knob in knobs)
     return MethodData(
-        key=method.key, title=method.title, knobs=[knob_data(knob) for knob in knobs], shows_prior=shows_prior
+        key=method.key,
+        title=method.title,
+        knobs=[knob_data(knob, translated(knob.meaning, language)) for knob in knobs],
+        shows_prior=shows_prior,
     )
 
 
@@ -618,33 +644,38 @@ def _save(data: bytes, name: str) -> str:
     return save_bytes_to_cache(data, name, get_upload_folder())
 
 
-def _method_choices(engine: DemoEngine) -> list[tuple[str, str]]:
+def _method_choices(engine: DemoEngine, language: Language) -> list[tuple[str, str]]:
     """(what is shown, key): ready ones first, the others with what they lack."""
     ready = [(method.title, method.key) for method in engine.ready_methods()]
     there = {key for _title, key in ready}
-    waiting = [(f"{method.title} ({_lack(method)})", key) for key, method in engine.methods.items() if key not in there]
+    waiting = [
+        (f"{method.title} ({_lack(method, language)})", key)
+        for key, method in engine.methods.items()
+        if key not in there
+    ]
     return ready + waiting
 
 
-def _lack(method: Method) -> str:
-    needs = method.needs
+def _lack(method: Method, language: Language) -> str:
+    needs, words = method.needs, TEXTS[language]
     parts = [
         "GPU" if needs.gpu else "",
-        f"{needs.download_mb:,} MB to download" if needs.download_mb else "",
+        words["needsDownload"].format(megabytes=f"{needs.download_mb:,}") if needs.download_mb else "",
         ", ".join(needs.packages),
     ]
-    return "needs " + (", ".join(part for part in parts if part) or "setting up")
+    return words["needs"].format(things=", ".join(part for part in parts if part) or words["settingUp"])
 
 
-def _about(engine: DemoEngine, keys: list[str]) -> str:
-    """What the chosen methods are, in Markdown; every word comes from the catalog."""
+def _about(engine: DemoEngine, keys: list[str], language: Language) -> str:
+    """What the chosen methods are, in Markdown; every English word comes from the catalog."""
     lines: list[str] = []
     for key in keys:
         method = engine.methods[key]
         readiness = method.readiness()
-        lines.append(f"**{method.title}.** {method.summary} _{method.citation}. {method.licence}._")
+        summary = summary_of(key, method.summary, language)
+        lines.append(f"**{method.title}.** {summary} _{method.citation}. {method.licence}._")
         if not readiness.ready:
-            lines.append(f"Not ready here: {readiness.how_to}")
+            lines.append(f"{TEXTS[language]['notReady']} {readiness.how_to}")
     return "\n\n".join(lines)
 
 

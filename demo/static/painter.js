@@ -41,8 +41,9 @@ $('.mp-spin').animate([{transform: 'rotate(0)'}, {transform: 'rotate(1turn)'}], 
 $('.mp-samples').hidden = !props.samples.length;
 for (const sample of props.samples) {
   const button = document.createElement('button'), image = document.createElement('img');
-  button.type = 'button'; button.title = sample.title + ' - ' + sample.credit; button.dataset.sample = sample.name;
-  image.src = sample.thumbnail; image.alt = sample.title;
+  const title = words['sample_' + sample.name] || sample.title;
+  button.type = 'button'; button.title = title + ' - ' + sample.credit; button.dataset.sample = sample.name;
+  image.src = sample.thumbnail; image.alt = title;
   button.append(image); button.addEventListener('click', () => ask({sample: sample.name, name: sample.name}, words.opening));
   $('.mp-thumbs').append(button);
 }

@@ -19,7 +19,7 @@ function make(tag, parts = {}, ...children) {
   node.append(...children);
   return node;
 }
-const plain = (name) => name.replace(/_/g, ' ').replace(/^./, (letter) => letter.toUpperCase());
+const plain = (name) => words['knob_' + name] || name.replace(/_/g, ' ').replace(/^./, (letter) => letter.toUpperCase());
 
 // At its default a knob is not sent: a record then says what the method itself would have done.
 function turn(method, knob, value, box) {

@@ -61,7 +61,7 @@ async function select(index) {
   if (resized) zoom.show(width, height); else placeDivider();
   $('.rv-changes').src = result.changes.url; panes = []; showPair(); calmOffer();
   before.alt = words.before; after.alt = words.after + ': ' + result.title;
-  const proof = $('.rv-proof'), extra = !result.ring ? '' : result.changed ? say('ring', {ring: result.ring.toLocaleString()}) : words.ringIdle;
+  const proof = $('.rv-proof'), extra = result.ring ? say('ring', {ring: result.ring.toLocaleString()}) : '';
   proof.classList.toggle('changed', result.changed > 0);
   $('.rv-changed').textContent = result.changed === 1 ? words.onePixel : say('pixels', {count: result.changed.toLocaleString()});
   $('.rv-ring').textContent = extra && '(' + extra + ')';
@@ -69,7 +69,8 @@ async function select(index) {
   $('.rv-inside').hidden = !result.previews.length;
   $('.rv-inside div').replaceChildren(...result.previews.map((preview) => {
     const figure = document.createElement('figure'), image = document.createElement('img'), caption = document.createElement('figcaption');
-    image.loading = 'lazy'; image.src = preview.file.url; image.alt = caption.textContent = preview.name;
+    const [kind, which] = preview.name.split(' ');
+    image.loading = 'lazy'; image.src = preview.file.url; image.alt = caption.textContent = [words['look_' + kind] || kind, which].filter(Boolean).join(' ');
     figure.append(image, caption); return figure;
   }));
   const link = $('.rv-main'); link.href = result.file.url; link.download = result.name;

@@ -73,7 +73,8 @@ def test_what_the_method_saw_can_be_looked_at(visit: OpenPage, tmp_path: Path) -
     visitor.choose_methods("Prior method")
     visitor.run()
     visitor.page.click(".rv-inside summary")
-    visitor.page.wait_for_function("() => document.querySelector('.rv-inside img[alt=prior]').naturalWidth === 64")
+    shown = "() => document.querySelector('.rv-inside img[alt=\"what its prior imagines\"]').naturalWidth === 64"
+    visitor.page.wait_for_function(shown)
     visitor.choose_methods("Telea")
     visitor.run()
     visitor.page.wait_for_selector(".rv-inside", state="hidden")
