@@ -26,6 +26,9 @@ LONGEST_AMOUNT = 12
 
 SIDES = 4
 
+MOST_NOTES = 10
+"""More than a photo can have."""
+
 
 @dataclass(frozen=True)
 class Pointed(Painted):
@@ -68,6 +71,7 @@ class PainterData(GradioModel):
         clicks: points that say what to select.
         border: what is to be added on the left, at the top, on the right, at the bottom, as somebody wrote it.
         selected_by: which way `mask_hole` was selected; empty when it is an uploaded mask.
+        notes: what opening the photo did to it, for the visitor.
         message: what went wrong, for the visitor.
     """
 
@@ -87,6 +91,7 @@ class PainterData(GradioModel):
     clicks: list[ClickData] = Field(default_factory=list[ClickData], max_length=MOST_CLICKS + 1)
     border: list[Annotated[str, Field(max_length=LONGEST_AMOUNT)]] = Field(default_factory=list[str], max_length=SIDES)
     selected_by: str = ""
+    notes: list[str] = Field(default_factory=list[str], max_length=MOST_NOTES)
     message: str = ""
 
 

@@ -223,18 +223,22 @@ _QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibi
 def _wire_panel(engine: DemoEngine, methods: gr.Dropdown, about: gr.Markdown, panel: MethodPanel) -> None:
     """Words and knobs follow the chosen methods; the first visit loads the first method while a photo is looked for."""
 
-    def describe(keys: list[str], turned: Choices, request: gr.Request) -> tuple[str, PanelData]:
-        language = language_of(request)
-        panel = PanelData(methods=_method_data(engine, keys, language), values=_as_values(turned))
-        return _about(engine, keys, language), panel
+    def describe(keys: list[str], request: gr.Request) -> str:
+        return _about(engine, keys, language_of(request))
+
+    def show_knobs(keys: list[str], turned: Choices, request: gr.Request) -> PanelData:
+        return PanelData(methods=_method_data(engine, keys, language_of(request)), values=_as_values(turned))
 
     def name_choices(request: gr.Request) -> Any:
         language = language_of(request)
         return gr.skip() if language == "en" else gr.Dropdown(choices=_method_choices(engine, language))
 
-    methods.change(describe, [methods, panel], [about, panel], **_QUIET)
+    # Apart, because a method that has not been loaded yet knows its knobs only some seconds later.
+    methods.change(describe, methods, about, **_QUIET)
+    methods.change(show_knobs, [methods, panel], panel, **_QUIET)
     if Context.root_block is not None:
-        Context.root_block.load(describe, [methods, panel], [about, panel], **_QUIET)
+        Context.root_block.load(describe, methods, about, **_QUIET)
+        Context.root_block.load(show_knobs, [methods, panel], panel, **_QUIET)
         Context.root_block.load(name_choices, None, methods, **_QUIET)
 
 
@@ -328,10 +332,12 @@ _Data = TypeVar("_Data", PainterData, ViewerData, PanelData)
 
 
 def _said_to(request: gr.Request, data: _Data) -> _Data:
-    """What is shown, its message in the visitor's language; the rest of the demo raises its errors in English."""
-    if not data.message:
-        return data
-    return data.model_copy(update={"message": translated(data.message, language_of(request))})
+    """What is shown, with message and notes in the visitor's language; the rest of the demo speaks English."""
+    language = language_of(request)
+    update: dict[str, Any] = {"message": translated(data.message, language)}
+    if isinstance(data, PainterData):
+        update["notes"] = [translated(note, language) for note in data.notes]
+    return data.model_copy(update=update)
 
 
 def _open(engine: DemoEngine, painted: Painted) -> PainterData:
@@ -396,6 +402,7 @@ def _photo_data(picture: Picture, path: str, name: str, serial: int) -> PainterD
         height=picture.size[0],
         proxy_width=proxy.shape[1],
         proxy_height=proxy.shape[0],
+        notes=list(picture.notes),
     )
 
 

@@ -74,7 +74,7 @@ function describe() {
   const count = missingIn(steps[at].runs);
   const share = 100 * count / hole.length, shown = share > 0 && share < 0.1 ? '< 0.1' : share.toFixed(share < 10 ? 1 : 0);
   const scaled = current.width === width ? '' : ' · ' + say('proxy', {width, height});
-  $('.mp-info').textContent = current.width + ' × ' + current.height + scaled + ' · ' + (count ? say('share', {share: shown}) : words.nothing);
+  $('.mp-info').textContent = current.width + ' × ' + current.height + scaled + ' · ' + [count ? say('share', {share: shown}) : words.nothing, ...current.notes].join(' · ');
   root.dataset.holePixels = count;
 }
 
@@ -182,7 +182,7 @@ function ask(value, text, event = 'photo') {
   props.value = {...blank(), ...value, serial};
   trigger(event);
 }
-const blank = () => ({serial, photo: null, proxy: null, mask: null, sample: null, name: '', width: 0, height: 0, proxy_width: 0, proxy_height: 0, hole: null, mask_flipped: null, mask_hole: null, clicks: [], border: [], selected_by: '', message: ''});
+const blank = () => ({serial, photo: null, proxy: null, mask: null, sample: null, name: '', width: 0, height: 0, proxy_width: 0, proxy_height: 0, hole: null, mask_flipped: null, mask_hole: null, clicks: [], border: [], selected_by: '', notes: [], message: ''});
 const fileData = (file, sent) => ({path: sent.path, url: sent.url, orig_name: file.name, size: file.size, mime_type: file.type, is_stream: false, meta: {_type: 'gradio.FileData'}});
 
 async function send(file) {
@@ -200,7 +200,7 @@ async function openPhoto(file) {
 async function place(value) {   // the photo on the stage, nothing painted yet
   const image = new Image();
   image.src = value.proxy.url; await image.decode();
-  current = {photo: value.photo, proxy: value.proxy, name: value.name, width: value.width, height: value.height};
+  current = {photo: value.photo, proxy: value.proxy, name: value.name, width: value.width, height: value.height, notes: value.notes || []};
   width = value.proxy_width; height = value.proxy_height;
   for (const canvas of [photo, overlay]) { canvas.width = width; canvas.height = height; }
   photoPen.drawImage(image, 0, 0);

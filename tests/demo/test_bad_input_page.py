@@ -77,6 +77,21 @@ def test_a_mask_that_is_no_picture_is_explained(visit: OpenPage, tmp_path: Path)
     assert np.array_equal(visitor.hole(), painted)
 
 
+def test_a_chinese_visitor_reads_in_chinese_what_is_wrong_and_what_was_done(visit: OpenPage, tmp_path: Path) -> None:
+    visitor = visit(locale="zh-CN")
+    (tmp_path / "letter.png").write_text("Dear reader")
+    visitor.page.set_input_files(".mp-file", str(tmp_path / "letter.png"))
+    said(visitor, "letter.png 不是可读取的图片")
+    visitor.open(save(np.arange(60_000, dtype=np.uint16).reshape(200, 300), tmp_path / "deep.png"))
+    assert "已转换为 8 位" in visitor.page.inner_text(".mp-info")
+    visitor.page.wait_for_selector("#demo-about >> text=掩码自编码器的先验")
+    visitor.page.click("#demo-methods .token-remove")
+    visitor.drag((100, 60), (180, 120))
+    visitor.page.click("#demo-run")
+    visitor.page.wait_for_selector(".rv-message.shown")
+    assert visitor.page.inner_text(".rv-message").startswith("选择了 0 种方法")
+
+
 def test_losing_the_network_in_the_middle_of_a_run_is_said_and_nothing_painted_is_lost(
     visit: OpenPage, tmp_path: Path
 ) -> None:
