@@ -5,6 +5,7 @@ They are trained by `training.rivals` on the same photographs and holes as the e
 at the smoothest fill (`first_fill`) instead of a mean colour: a training of minutes then improves on something whole.
 """
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,10 +23,13 @@ from asuka_infer.inpainter import Watch
 from asuka_infer.request import InpaintRequest
 from asuka_infer.settings import Settings, WorkingSize
 from asuka_infer.weighted import Filled, Weighted
-from asuka_infer.weights import WeightsError, load_completely, read_state, sha256_of
+from asuka_infer.weights import WeightsError, load_completely, read_json, read_state, sha256_of
 
 WEIGHTS_FOLDER = Path(__file__).parent / "mini_weights"
 """Where the committed weights lie, one file per method, with their model card."""
+
+MANIFEST = "weights.json"
+"""The file beside them: sha256 by file name."""
 
 
 class OnePass(nn.Module, ABC):
@@ -69,6 +73,7 @@ def load_one_pass(build: Callable[[], N], key: str, folder: Path = WEIGHTS_FOLDE
     """
     path = weights_file(key, folder)
     network = build()
+    _refuse_another_file(path)
     load_completely(network, read_state(path), source=str(path))
     # Channels last: measured 10-15 % faster convolutions on CPUs (as for the embedded family).
     network.to(memory_format=torch.channels_last).eval().requires_grad_(requires_grad=False)
@@ -76,7 +81,7 @@ def load_one_pass(build: Callable[[], N], key: str, folder: Path = WEIGHTS_FOLDE
 
 
 def save_one_pass(network: OnePass, key: str, folder: Path = WEIGHTS_FOLDER) -> str:
-    """Write the weights in half precision as `folder/<key>.safetensors`; returns the file's SHA-256.
+    """Write the weights in half precision as `folder/<key>.safetensors`; returns the SHA-256, noted in the manifest.
 
     Raises:
         WeightsError: when a weight does not fit half precision.
@@ -86,8 +91,11 @@ def save_one_pass(network: OnePass, key: str, folder: Path = WEIGHTS_FOLDER) -> 
     if odd:
         raise WeightsError(f"{', '.join(odd)} of {key} do not fit half precision; train with a smaller step.")
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(half, weights_file(key, folder), metadata={"format": "pt"})
-    return sha256_of(weights_file(key, folder))
+    path = weights_file(key, folder)
+    save_file(half, path, metadata={"format": "pt"})
+    noted = {**_noted(folder), path.name: sha256_of(path)}
+    (folder / MANIFEST).write_text(json.dumps(dict(sorted(noted.items())), indent=1) + "\n", encoding="utf-8")
+    return noted[path.name]
 
 
 def weights_file(key: str, folder: Path = WEIGHTS_FOLDER) -> Path:
@@ -100,6 +108,16 @@ def paint(
 ) -> Float[Tensor, "batch 3 height width"]:
     """The network's answer in [0, 1]; what lies under the hole is never read."""
     return network(first_fill(image, hole), hole)[-1].float().clamp(0, 1)
+
+
+def _noted(folder: Path) -> dict[str, str]:
+    return read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
+
+
+def _refuse_another_file(path: Path) -> None:
+    """A missing file is named by who reads it; a file that nobody noted was not written by `save_one_pass`."""
+    if path.is_file() and _noted(path.parent).get(path.name) != sha256_of(path):
+        raise WeightsError(f"{path} is not the file that {MANIFEST} beside it names; fetch the folder again.")
 
 
 def _sizes(network: OnePass) -> WorkingSize:

@@ -36,7 +36,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--run", type=Path, required=True, help="folder of the run; resumed where it stopped")
         command.add_argument("--preset", choices=["gpu", "cpu", "tiny"], default="cpu")
     add_sources(training)
-    training.add_argument("--minutes", type=float, help="time budget over all restarts")
+    budget = training.add_mutually_exclusive_group()
+    budget.add_argument("--minutes", type=float, help="time budget over all restarts")
+    budget.add_argument("--steps", type=int, help="length of the schedule instead: the same on every machine")
     training.add_argument("--pause-after", type=float, metavar="MINUTES", help="stop this call then, to be continued")
     training.set_defaults(run_command=_train)
     export.add_argument("--out", type=Path, default=WEIGHTS_FOLDER, help="folder for the file")
@@ -49,6 +51,8 @@ def _train(given: argparse.Namespace) -> int:
     rival = RIVALS[given.rival]
     torch.manual_seed(chain.MODEL_SEED)
     stage = rival.stage(given.preset, bench)
+    if given.steps:
+        stage = stage.lasting(given.steps)
     complete = train(stage, rival.build(given.preset), given.run, minutes=given.minutes, pause_after=given.pause_after)
     state = read_state(given.run / given.rival)
     print(f"{given.rival}: {state.step} steps, {state.seconds / 60:.1f} min.")

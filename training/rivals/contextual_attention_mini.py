@@ -12,7 +12,7 @@ from training.rivals.one_pass import CPU_PACE, GPU_PACE, TINY_PACE, HingeObjecti
 
 PRESETS: Mapping[Preset, RivalRecipe] = {
     "gpu": RivalRecipe(GPU_PACE, early=0.5, adversarial=0.02),
-    "cpu": RivalRecipe(CPU_PACE, sides=Growth(64, 128, since=0.5), early=0.5, adversarial=0.02),
+    "cpu": RivalRecipe(CPU_PACE, sides=Growth(128, 256, since=0.7), early=0.5, adversarial=0.02),
     "tiny": RivalRecipe(TINY_PACE, sides=Growth(32), early=0.5, adversarial=0.02, sharpen_from=0.0),
 }
 

@@ -12,7 +12,7 @@ from training.rivals.one_pass import CPU_PACE, GPU_PACE, TINY_PACE, RivalObjecti
 
 PRESETS: Mapping[Preset, RivalRecipe] = {
     "gpu": RivalRecipe(GPU_PACE, early=0.5),
-    "cpu": RivalRecipe(CPU_PACE, sides=Growth(64, 128, since=0.5), early=0.5),
+    "cpu": RivalRecipe(CPU_PACE, sides=Growth(128, 256, since=0.7), early=0.5),
     "tiny": RivalRecipe(TINY_PACE, sides=Growth(32), early=0.5),
 }
 

@@ -26,7 +26,7 @@ R1_WEIGHT = 0.001
 
 PRESETS: Mapping[Preset, RivalRecipe] = {
     "gpu": RivalRecipe(GPU_PACE, adversarial=0.02),
-    "cpu": RivalRecipe(CPU_PACE, sides=Growth(64, 128, since=0.5), adversarial=0.02),
+    "cpu": RivalRecipe(CPU_PACE, sides=Growth(128, 256, since=0.7), adversarial=0.02),
     "tiny": RivalRecipe(TINY_PACE, sides=Growth(32), adversarial=0.02, sharpen_from=0.0),
 }
 

@@ -1,8 +1,8 @@
 """What the training of every rival shares: its batches, its losses, its sheet; the rest is one file per rival."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Generic, TypeVar
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -73,6 +73,11 @@ class RivalStage(Generic[N]):
         self._settings, self._bench, self._objective = recipe, bench, objective
         self.pace = recipe.pace
         self.recipe: Mapping[str, Any] = {**asdict(recipe), "tier": bench.tier}
+
+    def lasting(self, steps: int) -> Self:
+        """The same stage over so many steps."""
+        told = replace(self._settings, pace=replace(self.pace, steps=steps))
+        return type(self)(self.name, told, self._bench, self._objective)
 
     def objective(self, model: N) -> nn.Module:
         """See `RivalObjective` and what a rival makes of it."""

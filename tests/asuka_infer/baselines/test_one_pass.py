@@ -154,8 +154,8 @@ def test_the_context_encoder_has_the_layer_table_of_its_source_at_a_quarter_of_t
         (layer.in_channels, layer.out_channels) for layer in network.modules() if isinstance(layer, nn.ConvTranspose2d)
     ]
     # Source 003: 3-64-128-256-512-512-512-512 and back; the hole is a fourth channel here.
-    assert table == [(4, 16), (16, 32), (32, 64), (64, 128), (128, 128), (128, 128), (128, 128)]
-    assert back == [(128, 128), (128, 128), (128, 128), (128, 64), (64, 32), (32, 16), (16, 3)]
+    assert table == [(4, 16), (16, 32), (32, 64), (64, 96), (96, 96), (96, 96), (96, 96)]
+    assert back == [(96, 96), (96, 96), (96, 96), (96, 64), (64, 32), (32, 16), (16, 3)]
     every = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
     assert {(layer.kernel_size, layer.stride, layer.padding) for layer in every} == {((4, 4), (2, 2), (1, 1))}
 
@@ -201,6 +201,10 @@ def test_weights_come_back_from_their_file_and_those_of_another_size_are_refused
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), method.model.parameters(), strict=True))
     with pytest.raises(WeightsError, match="does not fit"):
         load_one_pass(lambda: Lama(32, blocks=1), key, tmp_path)
+    file = tmp_path / f"{key}.safetensors"
+    file.write_bytes(file.read_bytes()[:-2] + b"!!")
+    with pytest.raises(WeightsError, match=r"not the file that weights\.json"):
+        load_one_pass(SMALL[key], key, tmp_path)
 
 
 def test_a_rival_is_a_method_exactly_where_its_weights_lie_and_untrained_ones_name_the_file_they_lack() -> None:
