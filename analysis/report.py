@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from plotly import graph_objects as go
@@ -464,7 +465,9 @@ def _page(
         html = _readable(table, across=name == "quality").to_html(index=False, border=0, na_rep="")
         parts.append(f"<h2>{escape(name.replace('_', ' ').capitalize())}</h2><div class='table'>{html}</div>")
     parts.append("<h2>Figures</h2>")
-    for place, figure in enumerate(drawn.values()):
-        # The first figure carries plotly.js, so the page needs no other file and no network.
-        parts.append(figure.to_html(full_html=False, include_plotlyjs=place == 0, config={"displaylogo": False}))
+    for place, (name, figure) in enumerate(drawn.items()):
+        # The first figure carries plotly.js, so the page needs no other file and no network. Plotly would draw a random
+        # id, and no two pages of one study would be the same file.
+        options: dict[str, Any] = {"include_plotlyjs": place == 0, "div_id": f"figure-{name}"}
+        parts.append(figure.to_html(full_html=False, config={"displaylogo": False}, **options))
     return "\n".join([*parts, "</body></html>", ""])

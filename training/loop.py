@@ -314,7 +314,8 @@ class _Learner(Generic[Net]):
         """Continue from the checkpoint, or from carried weights, or from the start."""
         file = folder / CHECKPOINT
         if file.is_file():
-            saved: dict[str, Any] = torch.load(file, map_location=self._accelerator.device, weights_only=True)
+            # By way of the CPU: several processes on one are devices "cpu:0", which torch.load does not know.
+            saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
             _refuse_other_recipe(saved["recipe"], _plain(self._stage.recipe), file)
             _copy_into(self._learning, saved["learning"], file)
             _copy_into(self._averaged, saved["averaged"], file)

@@ -158,7 +158,7 @@ def as_page(board: Scoreboard) -> str:
         margin={"l": 160, "t": 120},
     )
     figure.update_yaxes(autorange="reversed")
-    body = figure.to_html(full_html=False, include_plotlyjs=True, config={"displaylogo": False})
+    body = figure.to_html(full_html=False, include_plotlyjs=True, config={"displaylogo": False}, div_id="comparison")
     notes = "".join(f"<li>{_plain(note)}</li>" for note in (*board.notes, *_all_notes(board)))
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Comparison</title>'

@@ -48,6 +48,9 @@ def test_the_page_needs_no_other_file_and_no_network(report: Path) -> None:
     assert "A &lt;study&gt;" in page
     assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=[\"']", page)
     assert page.count('class="plotly-graph-div"') == 4 + 7 * 2 + 3 + 2 * 2  # overall, per criterion, quality, metrics
+    named = re.findall(r'<div id="([^"]+)" class="plotly-graph-div"', page)
+    assert len(set(named)) == 4 + 7 * 2 + 3 + 2 * 2
+    assert all(name.startswith("figure-") for name in named)  # a random id would make no two pages alike
 
 
 def test_the_page_leaves_out_empty_columns_and_turns_the_checks_to_one_column_per_criterion(report: Path) -> None:

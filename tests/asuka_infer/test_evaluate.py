@@ -134,6 +134,7 @@ def test_every_file_says_the_same_and_the_warnings_are_in_the_tables(folders: Pa
         assert "blur changed known pixels in 1 of 6 images" in text
         assert "noise: 1 extra files of no photograph were ignored (stray)" in text
         assert "needs 100 images, there are 6" in text
+    assert '<div id="comparison" class="plotly-graph-div"' in (folders / "out/comparison.html").read_text()
     assert "**70.000**" in markdown
     assert r"\textbf{70.000}" in latex
     assert r"\underline{" in latex

@@ -120,6 +120,16 @@ def test_what_one_process_hears_stops_all_at_the_same_step(
     assert clock.fraction == (0.25 if main else other[0])
 
 
+def test_one_of_several_processes_on_a_cpu_goes_on_from_the_checkpoint(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Accelerator, "device", torch.device("cpu", 0))  # as accelerate names it there
+    train(StoppingAt(bench, 1, steps=4), fresh(tmp_path), tmp_path)
+
+    assert train(stage(bench, steps=4), fresh(tmp_path), tmp_path)
+    assert read_state(tmp_path / "mae").step == 4
+
+
 def test_a_model_of_other_sizes_is_refused_when_a_run_goes_on(bench: Bench, tmp_path: Path) -> None:
     train(StoppingAt(bench, 1, steps=8), fresh(tmp_path), tmp_path)
     sizes = MODELS["tiny"]
