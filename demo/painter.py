@@ -170,14 +170,16 @@ with no_stub_file():
             """No photo."""
 
 
-def flush_script(painter_id: str, *, then: str = "") -> str:
+def flush_script(painter_id: str, *, then: str = "", otherwise: str = "") -> str:
     """JavaScript for an event whose first input is the painter: what is painted this moment goes along.
 
-    Without a photo or a hole it says so on the page and the event does not happen; otherwise `then` is done first.
+    Without a photo or a hole it says so on the page, does `otherwise`, and the event does not happen; else `then` is
+    done first.
     """
     return (
         "async (...inputs) => {"
-        f" inputs[0] = await document.querySelector('#{painter_id} .mp').flushToRun();"
+        f" try {{ inputs[0] = await document.querySelector('#{painter_id} .mp').flushToRun(); }}"
+        f" catch (problem) {{ {otherwise}; throw problem; }}"
         f" {then};"
         " return inputs; }"
     )

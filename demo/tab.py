@@ -282,12 +282,13 @@ def _wire(
     def leave(request: gr.Request) -> None:
         engine.cancel(str(request.session_hash))
 
-    waiting = f"document.querySelector('#{VIEWER_ID} .rv').waiting()"
+    screen = f"document.querySelector('#{VIEWER_ID} .rv')"
     running = controls.run.click(
-        run, [painter, *controls.inputs(), kept], [viewer, kept], js=flush_script(PAINTER_ID, then=waiting),
+        run, [painter, *controls.inputs(), kept], [viewer, kept],
+        js=flush_script(PAINTER_ID, then=f"{screen}.waiting()", otherwise=f"{screen}.idle()"),
         show_progress="minimal", concurrency_id=SLOT, concurrency_limit=1, api_visibility="private",
     )  # fmt: skip
-    running.failure(None, js=f"() => document.querySelector('#{VIEWER_ID} .rv').idle()", api_visibility="private")
+    running.failure(None, js=f"() => {screen}.idle()", api_visibility="private")
     viewer.cancel(cancel, kept, viewer, cancels=[running], **_QUIET)
     viewer.reuse(reuse, kept, painter, **_QUIET)
     viewer.convert(convert_result, kept, viewer, **_QUIET)

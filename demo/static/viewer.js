@@ -2,12 +2,13 @@
 // Gradio runs this text as a function of (element, trigger, props, server, upload, watch) after zoom.js.
 
 const REVEAL = 900;   // ms, long enough to see it move (our choice)
+const PRESS = 2000;  // ms in which a run that was asked for shows up here, or never will
 const GRAB = 24;   // screen pixels on both sides of the divider that take hold of it when zoomed in
 const root = element.querySelector('.rv'), $ = (selector) => root.querySelector(selector), $$ = (selector) => [...root.querySelectorAll(selector)];
 const stage = $('.rv-stage'), layer = $('.rv-layer'), before = $('.rv-before'), after = $('.rv-after'), range = $('.rv-range');
 const words = props.texts[navigator.language.toLowerCase().startsWith('zh') ? 'zh' : 'en'];
 const say = (key, values) => words[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
-let panes = [], sure = 0;
+let panes = [], sure = 0, begun = false, pressed = false;   // pressed: Run, while a run was on
 let results = [], selected = -1, share = 0.5, width = 0, height = 0, drag = null, shownIds = '', newest = null;
 
 $$('[data-t]').forEach((node) => { node.textContent = words[node.dataset.t]; });
@@ -170,12 +171,18 @@ function progress(running) {
   if (running.preview) { sizeStage(); $('.rv-preview').src = running.preview; }
 }
 
+// `message` is a key of our words, or the server's own sentence about something that went wrong.
+function tell(message) {
+  const node = $('.rv-message');
+  node.textContent = words[message] || message || ''; node.classList.toggle('shown', !!message); node.classList.toggle('calm', message in words);
+}
+
 async function heard() {
   const value = props.value;
   if (!value) return;
   results = value.results; fillStrip(); showPair(); progress(value.running);
-  const message = $('.rv-message'), text = value.message ? (words[value.message] || value.message) : '';
-  message.textContent = text; message.classList.toggle('shown', !!text); message.classList.toggle('calm', value.message in words);
+  pressed = pressed && !!value.running;
+  tell(pressed ? 'underWay' : value.message);
   if (value.examples) fillExamples(value.examples);
   hand(value.converted);
   const chosen = value.selected >= 0 ? value.selected + ' ' + results[value.selected].file.path : null;
@@ -230,8 +237,15 @@ const act = {jpeg: convert('jpeg'), webp: convert('webp'), zoomIn: () => inUse()
   cancel: () => { $('[data-do=cancel]').disabled = true; $('.rv-doing').textContent = words.stopping; trigger('cancel'); }};
 root.addEventListener('click', (event) => { const button = event.target.closest('[data-do]'); if (button && act[button.dataset.do]) act[button.dataset.do](); });
 
-root.waiting = () => { $('.rv-message').classList.remove('shown'); progress({number: 0, count: 0, title: '', done: 0, total: 0}); $('[data-do=cancel]').disabled = false; root.scrollIntoView({block: 'nearest', behavior: 'smooth'}); };
-root.idle = () => progress(null);
+// A second press of Run never reaches Gradio: in the same instant it would run twice, later drop it without a word.
+document.addEventListener('click', (event) => {
+  if (!event.target.closest('#demo-run') || !root.isConnected) return;
+  if (!begun && !root.dataset.busy) { begun = true; setTimeout(() => { begun = false; }, PRESS); return; }
+  event.stopPropagation(); event.preventDefault();
+  if (root.dataset.busy) { pressed = true; tell('underWay'); root.scrollIntoView({block: 'nearest', behavior: 'smooth'}); }
+}, true);
+root.waiting = () => { begun = false; $('.rv-message').classList.remove('shown'); progress({number: 0, count: 0, title: '', done: 0, total: 0}); $('[data-do=cancel]').disabled = false; root.scrollIntoView({block: 'nearest', behavior: 'smooth'}); };
+root.idle = () => { begun = false; progress(null); };
 // Gradio alone knows the place in its queue; it writes it over the component, where nobody looks.
 const tracker = element.closest('.block')?.querySelector('[data-testid="status-tracker"]');
 if (tracker) new MutationObserver(() => {

@@ -23,6 +23,9 @@ from demo.offer import Offer
 from demo.tab import CSS, build_demo_tab
 from demo.texts import interface
 
+CLASSICAL = ("telea", "navier-stokes", "shift-map", "fsr", "biharmonic", "nearest-neighbour")
+"""What the catalog has without torch: importing that takes longer than most tests, and none looks at its methods."""
+
 SLOW_STEPS = 1200
 STEP_SECONDS = 0.05
 
@@ -115,7 +118,8 @@ def take_offer(offer: Offer) -> str:
 
 
 if __name__ == "__main__":
-    engine = DemoEngine(samples=SAMPLE_PICTURES[:4], methods={**METHODS, **{method.key: method for method in EXTRA}})
+    methods = {key: METHODS[key] for key in CLASSICAL} | {method.key: method for method in EXTRA}
+    engine = DemoEngine(samples=SAMPLE_PICTURES[:4], methods=methods)
     with TemporaryDirectory() as folder:
         gallery = ExampleGallery(engine, Path(folder), keys=("telea", "navier-stokes"))
         gallery.prepare()

@@ -84,7 +84,7 @@ def test_a_chinese_visitor_reads_in_chinese_what_is_wrong_and_what_was_done(visi
     said(visitor, "letter.png 不是可读取的图片")
     visitor.open(save(np.arange(60_000, dtype=np.uint16).reshape(200, 300), tmp_path / "deep.png"))
     assert "已转换为 8 位" in visitor.page.inner_text(".mp-info")
-    visitor.page.wait_for_selector("#demo-about >> text=掩码自编码器的先验")
+    visitor.page.wait_for_selector("#demo-about >> text=用最相似的已知块")
     visitor.page.click("#demo-methods .token-remove")
     visitor.drag((100, 60), (180, 120))
     visitor.page.click("#demo-run")

@@ -116,6 +116,24 @@ def test_the_divider_moves_by_mouse_and_keyboard_and_hold_shows_before(visit: Op
     assert page.evaluate("() => getComputedStyle(document.querySelector('.rv-after')).visibility") == "visible"
 
 
+def test_run_pressed_twice_is_one_run_and_a_press_meanwhile_is_answered(visit: OpenPage, tmp_path: Path) -> None:
+    visitor = visit()
+    page = visitor.page
+    visitor.open(save(photo(300, 200), tmp_path / "photo.png"))
+    visitor.drag((100, 60), (180, 120))
+    visitor.choose_methods("Telea")
+    page.dblclick("#demo-run")
+    page.wait_for_selector('.rv[data-state="shown"]:not([data-busy="on"])')
+    visitor.choose_methods("Slow method")
+    page.click("#demo-run")
+    page.wait_for_function("() => /step \\d+ of/.test(document.querySelector('.rv-doing').textContent)")
+    page.click("#demo-run")
+    page.wait_for_selector(".rv-message >> text=under way")
+    page.click('.rv [data-do="cancel"]')
+    page.wait_for_selector("text=Stopped.")
+    assert page.locator(".rv-strip button").count() == 1
+
+
 def test_cancel_stops_a_slow_method_and_the_page_goes_on(visit: OpenPage, tmp_path: Path) -> None:
     visitor = visit()
     visitor.open(save(photo(300, 200), tmp_path / "photo.png"))
