@@ -1,6 +1,7 @@
 """A small real study on disk and in a real database, and a participant who walks through it over HTTP."""
 
 import itertools
+import os
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,11 @@ from study.publication import launch
 
 METHODS = ("gleam-fill", "murk-fill", "zephyr-fill")
 START = 1_790_000_000_000_000  # microseconds: some day in 2026
+
+
+def soaked(sample: int, whole: int) -> int:
+    """How many of something a test tries: a sample, or with ASUKA_SOAK set the whole that the design asks for."""
+    return whole if os.environ.get("ASUKA_SOAK") else sample
 
 
 @dataclass

@@ -20,6 +20,7 @@ from study.assignment import (
     session_plan,
     williams_square,
 )
+from tests.study.stage import soaked
 
 PAPER_RULES = PlanRules(
     practice=4, real=40, gold_criteria=2, golds=4, first_after=3, min_gap=4, repeats=4, repeat_gap=10, candidates=2
@@ -56,7 +57,7 @@ def test_every_person_gets_each_image_once_and_even_shares_of_pairs_and_sides(
 
 def test_the_papers_design_gives_each_person_forty_images_five_per_baseline_and_twenty_per_side() -> None:
     counts = np.zeros((40, 8, 2), dtype=np.int64)
-    for person in range(200):
+    for person in range(soaked(200, 10_000)):
         taken = whole_session(counts, 40, f"person {person}".encode())
         assert sorted(place.image for place in taken) == list(range(40))
         assert set(Counter(place.pair for place in taken).values()) == {5}
@@ -184,14 +185,15 @@ class Site:
     counts: np.ndarray
     target: int
     valid: np.ndarray = field(init=False)
-    draining: bool = False
+    when_drained: np.ndarray | None = None
+    """the valid answers at the moment when as many people as were wanted had completed it"""
 
     def __post_init__(self) -> None:
         self.valid = np.zeros_like(self.counts)
 
     def top_up(self, person: Person, trials: int) -> None:
         while len(person.taken) < person.answered + 2:
-            only = self.counts < self.target if self.draining else None
+            only = self.counts < self.target if self.when_drained is not None else None
             assigned = next_cell(self.counts, person.taken, trials=trials, key=person.key, only=only)
             if assigned is None:
                 return
@@ -208,7 +210,7 @@ class Site:
 
 
 def drained(shape: tuple[int, int, int], *, target: int, people: int, trials: int, per_minute: float) -> Site:
-    """Run a study until every cell has its target: 35 % of all who come leave somewhere, for good."""
+    """Run a study until every cell has its target: 35 % of all who come leave, 10 % of the others are excluded."""
     generator = np.random.default_rng(int(per_minute * 10))
     site = Site(np.zeros(shape, dtype=np.int64), target)
     completed = arrived = 0
@@ -227,9 +229,13 @@ def drained(shape: tuple[int, int, int], *, target: int, people: int, trials: in
         person.answered += what == "answers"
         site.top_up(person, trials)
         if person.answered == len(person.taken):
+            if generator.random() < 0.10:
+                site.leave(person)
+                continue
             completed += person.answered > 0
             site.complete(person)
-            site.draining |= completed >= people
+            if completed >= people and site.when_drained is None:
+                site.when_drained = site.valid.copy()
         elif person.answered >= person.stops_after:
             heappush(queue, (now + 600, arrived, "lease ends", person))
         else:
@@ -239,8 +245,13 @@ def drained(shape: tuple[int, int, int], *, target: int, people: int, trials: in
 
 @pytest.mark.parametrize("per_minute", [1, 3])
 def test_a_drained_study_is_exactly_balanced_at_a_surplus_below_thirty_per_cent(per_minute: float) -> None:
-    """The setting of the design: 40 images, 8 baselines, 12 answers per pair, 96 people, 35 % leave."""
+    """The setting of the design: 40 images, 8 baselines, 12 answers per pair, 96 people, 35 % leave, 10 % excluded."""
     site = drained((40, 8, 2), target=6, people=96, trials=40, per_minute=per_minute)
+    assert site.when_drained is not None
+    answers = site.when_drained.sum(axis=2)
+    assert answers.min() >= 8
+    assert answers.max() <= 16
+    assert abs(site.when_drained[..., 0] - site.when_drained[..., 1]).max() <= 4
     primary = np.minimum(site.valid, 6)  # the first six answers of every cell
     assert set(primary.ravel()) == {6}
     assert site.valid.sum() / primary.sum() - 1 <= 0.30
