@@ -9,9 +9,10 @@ import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from sqlalchemy.orm import Session
 from db.base import Base
 from db.models import SessionState, Withdrawal, WithdrawalScope
 from db.queries import erase_session
+from db.statements import Statement
 from db.writer import Note
 from study import counters, quality
 from study.counters import SESSION
@@ -98,8 +100,9 @@ class Journal:
         erased = [each.row_id for each in notes if each.word == ERASED]
         trials = [each.row_id for each in notes if each.word == ANSWERED]
         excluded = [each.row_id for each in notes if each.word == EXCLUDED]
-        lines = [self._encrypted(public, rows) for public, rows in _by_session(connection, trials)]
-        lines += [self._encrypted(public, rows) for public, rows in _exclusions(connection, excluded)]
+        found = [*_by_session(connection, trials), *_exclusions(connection, excluded)]
+        self._keys.make(public for public, _ in found)
+        lines = [self._encrypted(public, rows) for public, rows in found]
         for (public,) in connection.execute(
             f"SELECT public_id FROM session WHERE id IN ({_marks(erased)})",  # noqa: S608 - question marks alone
             erased,
@@ -140,7 +143,7 @@ class Journal:
         place = f"{self._boot}:{self._line}"
         nonce = os.urandom(NONCE_BYTES)
         plain = json.dumps(rows, separators=(",", ":"), ensure_ascii=False, default=_bytes_as_text).encode()
-        data = self._keys.make(public).encrypt(nonce, plain, place.encode())
+        data = self._keys[public].encrypt(nonce, plain, place.encode())
         return _line({"place": place, "session": public, "data": base64.b64encode(nonce + data).decode()})
 
 
@@ -152,20 +155,39 @@ class Keys:
         self._folder = folder
         self._known: dict[str, AESGCM] = {}
 
-    def make(self, public: str) -> AESGCM:
-        """The session's key, made and on the disk when this returns."""
-        cipher = self.find(public)
-        if cipher is None:
-            key = AESGCM.generate_key(8 * KEY_BYTES)
-            file = os.open(self._path(public), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                os.write(file, key)
+    def make(self, sessions: Iterable[str]) -> None:
+        """Keys for those that have none; they are on the disk when this returns.
+
+        All are written before the first is waited for, because a file system brings to the disk together what is
+        there: when a class of forty begins at once, its first answers do not wait for eighty fsyncs one by one.
+        """
+        new = {
+            public: AESGCM.generate_key(8 * KEY_BYTES)
+            for public in dict.fromkeys(sessions)
+            if self.find(public) is None
+        }
+        if not new:
+            return
+        # Under other names first: who is killed in between must not leave half a key, which nobody could go on with.
+        unfinished = {public: self._path(public).with_suffix(".new") for public in new}
+        files: list[int] = []
+        try:
+            for public, key in new.items():
+                files.append(os.open(unfinished[public], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+                os.write(files[-1], key)
+            for file in files:
                 os.fsync(file)
-            finally:
+        finally:
+            for file in files:
                 os.close(file)
-            _sync_folder(self._folder)
-            cipher = self._known[public] = AESGCM(key)
-        return cipher
+        for public in new:
+            unfinished[public].rename(self._path(public))
+        _sync_folder(self._folder)
+        self._known.update((public, AESGCM(key)) for public, key in new.items())
+
+    def __getitem__(self, public: str) -> AESGCM:
+        """The key of a session that `make` was called for."""
+        return self._known[public]
 
     def find(self, public: str) -> AESGCM | None:
         """The session's key, None if it was destroyed or never made."""
@@ -282,14 +304,19 @@ def _decide_again(db: Session, row: dict[str, Any]) -> bool:
 
 
 def _put(db: Session, table: Table, row: dict[str, Any]) -> None:
+    _upsert(table.name, tuple(row)).run(db, row)  # as the database stored it, so nothing is converted
+
+
+@lru_cache
+def _upsert(name: str, columns: tuple[str, ...]) -> Statement:
+    """Puts a row there; one that is there already is right, or is brought up to date where rows of its table change."""
+    table = _TABLES[name]
     key = [column.name for column in table.primary_key]
-    kinds = {column.name: column.type.result_processor(db.get_bind().dialect, None) for column in table.columns}
-    values = {name: value if (kind := kinds[name]) is None else kind(value) for name, value in row.items()}
-    statement = upsert(table).values(values)
-    if table.name in _ONLY_ONCE:
-        db.execute(statement.on_conflict_do_nothing(index_elements=key))
-    else:
-        db.execute(statement.on_conflict_do_update(index_elements=key, set_=values))
+    statement = upsert(table)
+    if name in _ONLY_ONCE:
+        return Statement(statement.on_conflict_do_nothing(index_elements=key))
+    newer = {column: statement.excluded[column] for column in columns if column not in key}
+    return Statement(statement.on_conflict_do_update(index_elements=key, set_=newer))
 
 
 def _erase_again(db: Session, public: str, *, now: int) -> bool:

@@ -23,7 +23,7 @@ from study import audit, counters, quality
 from study.api import router
 from study.backup import make_snapshot, restore
 from study.export import export_files, find_launched, read_export
-from study.journal import Journal, JournalError
+from study.journal import Journal, JournalError, Keys
 from study.publication import close, unblind
 from tests.study.stage import START, Participant
 
@@ -86,6 +86,30 @@ def test_a_participant_goes_on_in_the_restored_database(home: Path) -> None:
         after = Participant(client, token=before.token, keys=before.keys)
         assert after.get("/sessions/me")["progress"]["answered"] == 1
         assert after.answer_all()["state"] == "completed"
+
+
+def test_a_key_that_was_not_finished_when_the_power_went_stops_nobody(home: Path) -> None:
+    make_snapshot(home / "live.sqlite", home / "backups")
+    with running(home) as client:
+        participant = Participant(client).start()
+        with sqlite3.connect(home / "live.sqlite") as connection:
+            (public,) = connection.execute("SELECT public_id FROM session").fetchone()
+        connection.close()
+        (home / "backups" / "keys" / f"{public}.new").write_bytes(b"half")
+        participant.answer_all()
+    assert [file.name for file in (home / "backups" / "keys").iterdir()] == [f"{public}.key"]
+    assert tables_of(restored(home))["votes"] == tables_of(f"sqlite:///{home / 'live.sqlite'}")["votes"]
+
+
+def test_many_who_begin_at_once_have_a_key_each(home: Path) -> None:
+    keys = Keys(home / "keys")
+    people = [f"{number:032x}" for number in range(40)]
+    keys.make([*people, people[0]])
+    sealed = {person: keys[person].encrypt(b"n" * 12, person.encode(), None) for person in people}
+    again = Keys(home / "keys")
+    again.make(people)
+    assert [again[person].decrypt(b"n" * 12, sealed[person], None).decode() for person in people] == people
+    assert len({file.read_bytes() for file in (home / "keys").iterdir()}) == 40
 
 
 def test_what_the_copy_has_already_is_not_written_twice_nor_set_back(home: Path) -> None:
