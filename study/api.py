@@ -69,10 +69,10 @@ TEXTS_DIR = Path(__file__).parent / "texts"
 LARGEST_BODY = 64 * 1024
 """Bytes of a request; the largest we send, 200 events, has some 30 kB. Our choice."""
 
-MICROSECOND_NS = 1000
+NULL, NULL_IN_JSON = "\0", b"\\u0000"
+"""PostgreSQL stores no text with this character and ends the transaction that tries; nobody types it."""
 
-PURGE_EVERY = 3_600_000_000
-"""Microseconds between two looks for ids that were kept long enough; they are kept for days."""
+MICROSECOND_NS = 1000
 
 STATUS_OF_CODE: Mapping[str, int] = {
     "bad_request": 400,
@@ -177,7 +177,6 @@ class _Api:
         self._database = database
         self._gate = gate
         self._payments = payments
-        self._purged = 0
         self._proofs = Proofs(random_bytes)
         self._designs = Designs()
         self._clock = clock
@@ -198,7 +197,6 @@ class _Api:
     async def join(self, request: Request) -> Response:
         self._gate.session(request.client.host if request.client else "", request.headers.get("x-forwarded-for", ""))
         wanted, at = await _body(request, JoinRequest), self._at()
-        await self._purge_when_due(at.now)
         view = await self._read(publication.study_view, wanted.study)
         seen = signals.ask(self._defences(wanted, view.proof_of_work, now=at.now))
         join = partial(service.join, payments=self._payments, signals=seen)
@@ -209,13 +207,6 @@ class _Api:
         if not bits:
             return {}
         return {proof_of_work.NAME: lambda: self._proofs.judge(wanted.proof, bits=bits, now=now)}
-
-    async def _purge_when_due(self, now: int) -> None:
-        payments = self._payments
-        if payments is None or now - self._purged < PURGE_EVERY:
-            return
-        self._purged = now
-        await self._database.write_async(lambda db: payment.purge(db, payments, now=now))
 
     async def challenge(self, _request: Request) -> Response:
         return _json(self._proofs.challenge(now=self._clock()))
@@ -329,8 +320,8 @@ class _Files:
         path: str = request.path_params["path"]
         first, _, rest = path.partition("/")
         folder, name = (self._folders["texts"], rest) if first == "texts" else (self._folders[""], path)
-        file = (folder / name).resolve()
-        if folder not in file.parents or not file.is_file():
+        file = _below(folder, name)
+        if file is None:
             raise RefusedError("not_found", "There is no such file here.")
         return await run_in_threadpool(_file, file)
 
@@ -348,6 +339,15 @@ class _Files:
         return True
 
 
+def _below(folder: Path, name: str) -> Path | None:
+    """The file of that name in a folder or below it, None if there is none."""
+    try:
+        file = (folder / name).resolve()
+        return file if folder in file.parents and file.is_file() else None
+    except (OSError, ValueError):  # a name that no file can have: too long, or with a null character
+        return None
+
+
 def _file(path: Path, status: int = 200) -> Response:
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     return Response(path.read_bytes(), status, media_type=kind, headers=PAGE_HEADERS)
@@ -355,6 +355,8 @@ def _file(path: Path, status: int = 200) -> Response:
 
 def _answering_refusals(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
     async def answering(request: Request) -> Response:
+        if NULL in request.scope["path"]:
+            return _problem("not_found", "There is nothing here.")
         try:
             return await endpoint(request)
         except TooManyError as refused:
@@ -393,6 +395,8 @@ async def _body(request: Request, model: type[Body]) -> Body:
         body += chunk
         if len(body) > LARGEST_BODY:
             raise RefusedError("too_large", f"A request may have at most {LARGEST_BODY} bytes.")
+    if NULL_IN_JSON in body:
+        raise RefusedError("bad_request", "The request holds a null character, which no text has; leave it out.")
     try:
         return model.model_validate_json(body or b"{}")
     except ValidationError as error:

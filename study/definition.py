@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -483,6 +484,10 @@ def parse_definition(text: str) -> StudyDefinition:
         raise DefinitionError(f"This is no YAML ({where}: {error.problem}); correct that line.") from error
     except yaml.YAMLError as error:
         raise DefinitionError(f"This is no YAML: {error}.".replace("\n", " ")) from error
+    except RecursionError as error:
+        raise DefinitionError("Lists within lists without end: no definition is nested so deeply.") from error
+    except ValueError as error:  # such as a date that is none: 2026-13-45
+        raise DefinitionError(f"A value cannot be read ({error}); put it into quotation marks.") from error
     if not isinstance(data, dict):
         raise DefinitionError("The file holds no definition: it must be a list of `field: value` lines at the top.")
     return definition_from(data)
@@ -539,12 +544,17 @@ def _refuse_repeats(names: Sequence[str], what: str) -> None:
 
 LONGEST_SHOWN_VALUE = 60
 
+_VALUES = reprlib.Repr()
+"""Writes no more of a value than is shown: a few lines of YAML can name a list of billions of values."""
+_VALUES.maxstring = 1000
+_VALUES.maxlevel = 2
+
 
 def _in_words(problem: ErrorDetails) -> str:
     place = ""
     for step in problem["loc"]:
         place += f"[{step}]" if isinstance(step, int) else f".{step}" if place else str(step)
-    value = repr(problem["input"])
+    value = _VALUES.repr(problem["input"])
     shown = value if len(value) <= LONGEST_SHOWN_VALUE else value[:LONGEST_SHOWN_VALUE] + "..."
     if problem["type"] == "extra_forbidden":
         known = ", ".join(sorted(_fields_at(problem["loc"][:-1])))
@@ -552,6 +562,8 @@ def _in_words(problem: ErrorDetails) -> str:
     if problem["type"] == "missing":
         return f"{place} is missing; add it"
     told = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "dict_type":
+        told = "give text, or `key: value` lines; what reads as a number or a date needs quotation marks to be text"
     told = told[:1].lower() + told[1:]
     return f"{place or 'the definition'}: {told}" + ("" if isinstance(problem["input"], Mapping) else f" (got {shown})")
 

@@ -191,6 +191,11 @@ def _find_sources(definition: StudyDefinition, images_dir: Path, holes_dir: Path
         method.key: _pictures(results_dir / method.folder, f"results of {method.key}", problems)
         for method in definition.methods
     }
+    if not images and not problems:
+        problems.append(f"{images_dir}: there is no picture in this folder ({', '.join(sorted(PICTURE_SUFFIXES))})")
+    problems += _left_over(definition, images, holes, results, images_dir)
+    if problems and not images:
+        raise IngestError(problems)
     keys = _chosen_keys(definition, sorted(images), images_dir, problems)
     for key in keys:
         if key not in holes:
@@ -213,6 +218,24 @@ def _find_sources(definition: StudyDefinition, images_dir: Path, holes_dir: Path
         raise IngestError(problems)
     return [
         _Source(key, images[key], holes[key], {method: files[key] for method, files in results.items()}) for key in keys
+    ]
+
+
+def _left_over(
+    definition: StudyDefinition,
+    images: Mapping[str, Path],
+    holes: Mapping[str, Path],
+    results: Mapping[str, Mapping[str, Path]],
+    images_dir: Path,
+) -> list[str]:
+    """Photographs that are missing though all that belongs to them is there, unless the definition names its images."""
+    if definition.images.list is not None or definition.images.sample is not None:
+        return []
+    complete = [key for key in holes if key not in images and all(key in files for files in results.values())]
+    return [
+        f"{images_dir / key}.png: the photograph is missing, though its hole and every method's result are there; add "
+        "it, or name the images that are meant in `images: {list: [...]}`"
+        for key in complete
     ]
 
 

@@ -374,11 +374,31 @@ def test_a_visitor_learns_what_the_study_asks_but_no_method(stage: Stage) -> Non
     assert stage.client.get("/study/api/v1/studies/other").status_code == 404
 
 
-@pytest.mark.parametrize("path", ["../api.py", "..%2fapi.py", "texts/../../api.py", "/etc/passwd", "nothing.js", ""])
+OUTSIDE = (
+    "../api.py",
+    "..%2fapi.py",
+    "texts/../../api.py",
+    "/etc/passwd",
+    "nothing.js",
+    "",
+    "%00",
+    "texts/" + "x" * 999,
+)
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
 def test_no_file_outside_the_pages_folder_is_served(stage: Stage, path: str) -> None:
     reply = stage.client.get(f"/study/static/{path}")
     assert reply.status_code in {404, 405}
     assert "participant" not in reply.text
+
+
+def test_an_address_with_a_null_character_leads_nowhere_on_either_database(stage: Stage) -> None:
+    participant = stage.participant().start()
+    for path in ("%00", "s/%00", "api/v1/studies/a%00b", "api/v1/studies/%00/votes.csv"):
+        assert stage.client.get(f"/study/{path}", headers=participant.headers).status_code == 404
+    for path in ("trial/%00/shown", "trial/%00/answer"):
+        assert stage.client.post(f"/study/api/v1/{path}", headers=participant.headers).status_code == 404
 
 
 def test_the_page_of_a_study_is_served_and_of_no_study_is_not_found(stage: Stage) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,7 @@ def test_pairs_follow_the_contrasts() -> None:
         ({"methods": [{"key": "a", "role": "target"}, {"key": "b", "dir": "../x"}]}, r"methods\[1\].dir: .*slashes"),
         ({"title": {"English": "x"}}, "'English' is no language code"),
         ({"title": ""}, "the text for 'en' is empty"),
+        ({"title": 42}, r"title: give text, .* a number or a date needs quotation marks.*got 42"),
         ({"criteria": []}, "criteria: .*at least 1"),
         ({"images": {"list": ["a"], "sample": {"n": 1, "seed": 1}}}, "either a list or a sample"),
         ({"recruit": {"redirect": "http://x"}}, "begins with https"),
@@ -185,6 +187,12 @@ def test_pairs_follow_the_contrasts() -> None:
 def test_each_mistake_is_told_with_its_place_its_value_and_what_to_do(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(DefinitionError, match=told):
         definition_from(changed(**changes))
+
+
+BILLIONS = "".join(
+    f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n" for before, name in pairwise("abcdefghijklmnop")
+)
+"""Fifteen lines of YAML that name a list of 2 * 9^15 values."""
 
 
 def test_all_mistakes_are_told_at_once() -> None:
@@ -202,7 +210,11 @@ def test_all_mistakes_are_told_at_once() -> None:
         ("a: !!python/object:os.system {}", "no YAML"),
         ("- a\n- b", "holds no definition"),
         ("", "holds no definition"),
+        ("title: 2026-13-45", "put it into quotation marks"),
+        ("a: " + "[" * 2000, "nested so deeply"),
+        ("a: &a [x, x]\n" + BILLIONS, "a: there is no such field"),
     ],
+    ids=lambda value: value[:30],
 )
 def test_what_is_no_definition_at_all_is_refused(text: str, told: str) -> None:
     with pytest.raises(DefinitionError, match=told):

@@ -152,6 +152,21 @@ def test_every_missing_and_odd_file_is_named_at_once_and_nothing_is_stored(datab
     assert f"{fresh.holes / 'scene03.png'}: the hole of image scene03 is missing" in told
 
 
+def test_a_photograph_whose_hole_and_results_are_there_is_missed_unless_images_are_named(
+    database: Database, fresh: Folders
+) -> None:
+    (fresh.images / "scene00.png").unlink()
+    with pytest.raises(IngestError, match=r"scene00.png: the photograph is missing"):
+        bring(database, fresh)
+    assert count(database, models.Blob) == 0
+    named = bring(database, fresh, definition(images={"list": ["scene01", "scene02"]}, plan={"real": 2}))
+    assert named.images == 2
+    for file in fresh.images.iterdir():
+        file.unlink()
+    with pytest.raises(IngestError, match=r"there is no picture in this folder"):
+        bring(database, fresh)
+
+
 def test_every_file_that_is_no_picture_or_has_another_size_is_named(database: Database, fresh: Folders) -> None:
     (fresh.results / METHODS[0] / "scene01.png").write_bytes(b"not a picture")
     whole = (fresh.results / METHODS[1] / "scene02.png").read_bytes()

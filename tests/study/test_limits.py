@@ -203,6 +203,7 @@ BODIES = (
     (b"{", 400),
     (b"[]", 400),
     (b'{"nobody": "knows this"}', 400),
+    (b'{"study": "trial\\u0000run"}', 400),
     (b"\xff\xfe", 400),
     (b"x" * (LARGEST_BODY + 1), 413),
     (b"[" * 60_000, 400),
