@@ -47,7 +47,7 @@ from starlette.concurrency import run_in_threadpool
 
 from db.connections import DatabaseError
 from db.engine import Database
-from db.models import ExclusionEffect
+from db.models import ExclusionEffect, SessionState
 from study import audit, export, publication, quality, signals
 from study.adapters import adapter_files
 from study.api import PAGE_HEADERS, PRIVATE, STATUS_OF_CODE, WEB_DIR, Clock, utc_microseconds
@@ -310,7 +310,9 @@ class _Admin:
             except _RefusalError as refusal:
                 return _json({"error": str(refusal)}, refusal.status, refusal.headers)
             except RefusedError as refused:
-                return _json({"error": str(refused)}, STATUS_OF_CODE[refused.code])
+                # A participant's session that is not there says nothing about who is signed in here.
+                status = 404 if refused.code == "unknown_session" else STATUS_OF_CODE[refused.code]
+                return _json({"error": str(refused)}, status)
             except _UNDERSTOOD as error:
                 return _json({"error": str(error)}, 409)
 
@@ -580,18 +582,27 @@ def _cells(db: Session, design: Design) -> dict[str, Any]:
     }
 
 
+_ASKED_NOTHING = frozenset({SessionState.CREATED, SessionState.SCREENED_OUT, SessionState.DECLINED})
+"""Nothing of them can be used, and by no rule of theirs is anybody paid: their platform's code for it says that."""
+
+
 def _queue(db: Session, slug: str) -> list[dict[str, Any]]:
-    """Sessions with what the rules say of them, those that break one first."""
+    """Sessions with what the rules say of them, those that break one first, those that were asked nothing last."""
     found = quality.verdicts(db, publication.find_version(db, slug).id)
     told: list[dict[str, Any]] = []
-    for verdict in sorted(found, key=lambda verdict: not any(each.broken for each in verdict.findings)):
-        broken = [each for each in verdict.findings if each.broken]
+
+    def broken_by(verdict: quality.Verdict) -> list[quality.Finding]:
+        asked = verdict.state not in _ASKED_NOTHING
+        return [each for each in verdict.findings if each.broken and asked]
+
+    for verdict in sorted(found, key=lambda each: (each.state in _ASKED_NOTHING, not broken_by(each))):
+        asked, broken = verdict.state not in _ASKED_NOTHING, broken_by(verdict)
         told.append(
             {
                 "session": verdict.session,
                 "state": verdict.state.value,
-                "accept": verdict.accept,
-                "use": verdict.use,
+                "accept": verdict.accept if asked else None,
+                "use": verdict.use if asked else None,
                 "broken": [f"{each.rule} ({each.effect.value}): {_evidence(each.evidence)}" for each in broken],
                 "exclusions": [
                     {"id": each.id, "rule": each.rule, "effect": each.effect.value} for each in verdict.in_force

@@ -1,18 +1,18 @@
 """A version of a study on one page for the researcher, before anybody is asked: its words and its pictures, blind."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from study.design import RENDITION, Design, load_design
+from study.design import RENDITION, Design, StoredImage, load_design
 from study.publication import newest_version
 from study.trials import BLOB
 
 MOST_IMAGES = 12
-"""Enough to see that the pictures are the right ones; a page of hundreds opens slowly."""
+"""Enough to see that the pictures are the right ones, and as many trials with a known answer; hundreds open slowly."""
 
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -48,6 +48,7 @@ def preview_page(db: Session, slug: str, *, images: int = MOST_IMAGES) -> str:
         _words(design),
     ]
     parts += [_image(db, design, at) for at in range(min(images, len(design.images)))]
+    parts += [_test(db, design, name) for name in sorted(design.golds)[:images]]
     return "".join([*parts, "</main></body></html>\n"])
 
 
@@ -72,6 +73,20 @@ def _image(db: Session, design: Design, at: int) -> str:
     aliases = {method.id: method.alias for method in design.methods}
     shown = [("input", image.input_id)]
     shown += sorted((aliases[method], rendition) for method, rendition in image.output_ids.items())
+    return _section(db, image, image.key, shown)
+
+
+def _test(db: Session, design: Design, name: tuple[str, int, int]) -> str:
+    """A trial with a known right answer: practice, gold or attention."""
+    kind, criterion, item = name
+    gold = design.golds[name]
+    image = design.images[gold.image]
+    shown = [("input", image.input_id), ("right", gold.right_id), *(("wrong", wrong) for wrong in gold.wrong_ids)]
+    asked = "" if kind == "attention" else f" of {design.definition.gold_criteria[criterion].key}"
+    return _section(db, image, f"{kind.capitalize()} trial {item + 1}{asked}, on {image.key}", shown)
+
+
+def _section(db: Session, image: StoredImage, title: str, shown: Sequence[tuple[str, int]]) -> str:
     query = select(RENDITION.c.id, BLOB.c.content).join(BLOB, BLOB.c.id == RENDITION.c.blob_id)
     found = db.execute(query.where(RENDITION.c.id.in_([rendition for _, rendition in shown])))
     pictures = {row.id: base64.b64encode(row.content).decode() for row in found}
@@ -80,4 +95,4 @@ def _image(db: Session, design: Design, at: int) -> str:
         f'src="data:image/png;base64,{pictures[rendition]}"><figcaption>{escape(name)}</figcaption></figure>'
         for name, rendition in shown
     )
-    return f"<section><h2>{escape(image.key)}</h2>{figures}</section>"
+    return f"<section><h2>{escape(title)}</h2>{figures}</section>"

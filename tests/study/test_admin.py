@@ -239,7 +239,7 @@ def test_decisions_about_quality_say_who_made_them_need_a_reason_and_are_undone(
     session = entry["session"]
     assert room.post(path, {"session": session, "reason": ""}).status_code == 400
     assert room.post(path, {"session": session, "exclusion": 3, "reason": "both"}).status_code == 400
-    assert room.post(path, {"session": "nobody", "reason": "unknown"}).status_code == 401
+    assert room.post(path, {"session": "nobody", "reason": "unknown"}).status_code == 404
     made = room.post(path, {"session": session, "reason": "phone rang"})
     assert made.status_code == 200
     (entry,) = room.get(path).json()
@@ -251,10 +251,20 @@ def test_decisions_about_quality_say_who_made_them_need_a_reason_and_are_undone(
     assert [each["actor"] for each in found["audit"][:2]] == ["page:operator", "page:operator"]
 
 
+def test_who_was_asked_nothing_comes_last_with_nothing_to_decide(room: Room) -> None:
+    Participant(room.client).join()
+    Participant(room.client).start().answer_all()
+    entries = room.enter("operator").get("/studies/trial-run/quality").json()
+    assert [(each["state"], each["accept"], each["use"], each["broken"]) for each in entries] == [
+        ("completed", True, True, []),
+        ("created", None, None, []),
+    ]
+
+
 def test_a_session_is_erased_and_an_oversized_body_refused(room: Room) -> None:
     Participant(room.client).start().answer_all()
     room.enter("owner")
-    assert room.post("/studies/trial-run/erase", {"session": "nobody"}).status_code == 401
+    assert room.post("/studies/trial-run/erase", {"session": "nobody"}).status_code == 404
     assert room.post("/definition", {"definition": "x" * 1_000_001}).status_code == 413
     assert room.post("/backup").json()["sha256"]
 

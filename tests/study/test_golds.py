@@ -1,5 +1,6 @@
 """Gold pictures differ from the right answer in the hole alone, and in sessions they are asked, scored, never told."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +20,7 @@ from study import counters
 from study.design import load_design
 from study.golds import SHIFT, WAYS, cleanest, colour_shifts, foreign_objects
 from study.ingest import IngestError
+from study.preview import preview_page
 from tests.study.stage import Folders, Participant, Stage, definition, ingest_and_launch, open_stage
 
 CRITERIA = [
@@ -298,6 +300,17 @@ def test_a_gold_trial_has_one_right_picture_and_the_others_differ_in_the_hole_al
         assert (pictures[gold.right_id].pixel_sha256 in outputs) == (kind != "attention")
         assert not {pictures[id_].pixel_sha256 for id_ in gold.wrong_ids} & outputs
         assert len(gold.wrong_ids) == design.definition.candidates - 1
+
+
+def test_the_preview_shows_the_trials_with_a_known_answer_and_names_no_method(tested: Stage) -> None:
+    with tested.database.read() as db:
+        page = preview_page(db, "trial-run")
+        methods = db.execute(select(models.Method.key)).scalars().all()
+    titles = re.findall(r"<h2>(.*?)</h2>", page)
+    kinds = Counter(title.split()[0] for title in titles if " trial " in title)
+    assert kinds == {"Practice": 2, "Gold": 4, "Attention": 1}
+    assert page.count("<figcaption>right") == 7
+    assert [key for key in methods if key in page] == []
 
 
 def test_who_was_away_during_the_practice_goes_on_practising(tested: Stage) -> None:

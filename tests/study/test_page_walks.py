@@ -144,7 +144,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    return draw_photographs(tmp_path_factory.mktemp("photographs"))
+    return draw_photographs(tmp_path_factory.mktemp("photographs"), scale=2 if SCREENSHOTS else 1)
 
 
 @pytest.fixture

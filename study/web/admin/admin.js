@@ -122,6 +122,7 @@ function newStudy() {
   });
   const create = () => attempt(async () => {
     const [images, holes, results] = folders.map((folder) => folder.value);
+    tell("Checking and storing the pictures ...");
     const made = await ask("/studies", { definition: definition.value, images, holes, results });
     location.hash = made.slug;
   }, "The study is stored as a draft.");
@@ -145,11 +146,8 @@ async function openStudy(name) {
   const parts = ["progress", "actions", "cells", "quality", "results", "keeping", "trail"];
   const room = Object.fromEntries(parts.map((part) => [part, make("section", { id: part, "aria-label": part })]));
   main.replaceChildren(make("p", {}, make("a", { href: "#" }, "All studies")), ...Object.values(room));
-  room.quality.hidden = me.role === "viewer";
   room.results.hidden = me.role === "operator";
   await look(room);
-  if (!room.quality.hidden) await showQuality(room.quality);
-  if (!room.results.hidden) await showResults(room.results);
   clearInterval(looking);
   looking = setInterval(() => document.hidden || attempt(() => look(room)), LOOK_EVERY_MS);
 }
@@ -159,11 +157,24 @@ async function look(room) {
   showProgress(room.progress, found);
   showActions(room.actions, found.status);
   showCells(room.cells, found.cells);
+  room.quality.hidden = me.role === "viewer" || found.status.status === "draft";
+  await lookCloser(room, found);
   showKeeping(room.keeping, found);
   const rows = found.audit.map((entry) => make("tr", {}, make("td", {}, time(entry.at)), make("td", {}, entry.actor),
     make("td", {}, entry.action), make("td", {}, entry.object)));
   fill(room.trail, make("h2", {}, `Audit trail (${found.audit_rows} rows, whole)`), scroll("Audit trail",
-    make("table", {}, make("thead", {}, heads("When", "Who", "What", "Of")), make("tbody", {}, ...rows))));
+    make("table", {}, make("thead", {}, heads("When (UTC)", "Who", "What", "Of")), make("tbody", {}, ...rows))));
+}
+
+/** Who may be decided about and what may be seen change with the sessions, but nothing under a hand that works there. */
+async function lookCloser(room, found) {
+  const state = JSON.stringify([found.status.sessions, found.status.status, found.visibility]);
+  for (const [section, show] of [[room.quality, showQuality], [room.results, showResults]]) {
+    const busy = section.contains(document.activeElement) || section.querySelector(".analysis");
+    if (section.hidden || section.dataset.state === state || (busy && section.dataset.state)) continue;
+    await show(section, found);
+    section.dataset.state = state;
+  }
 }
 
 function showProgress(section, found) {
@@ -181,7 +192,7 @@ function showProgress(section, found) {
     "Used (analysed)": found.flow.used,
     "Answered trials": status.answered_trials,
     "Answers per cell": `${status.fewest_per_cell} to ${status.most_per_cell} of ${status.target_per_cell}`,
-    "Latest hour": last ? `${last[1]} began after ${time(last[0])}` : "nobody yet",
+    "Latest hour": last ? `${last[1]} began after ${time(last[0])} UTC` : "nobody yet",
     Results: found.visibility,
     Definition: status.sha256.slice(0, 12),
   }));
@@ -226,7 +237,7 @@ function showKeeping(section, found) {
   const state = found.backup;
   const parts = [make("h2", {}, "Safe keeping")];
   if (state) {
-    parts.push(facts({ Copies: state.snapshots, "Newest copy": state.newest_at ? time(state.newest_at) : "none",
+    parts.push(facts({ Copies: state.snapshots, "Newest copy": state.newest_at ? `${time(state.newest_at)} UTC` : "none",
       Journal: `${Math.ceil(state.journal_bytes / 1024)} kB`, Problem: state.problem || "none" }));
   } else {
     parts.push(make("p", { class: "note" }, "No backup folder is set, or the database is a server's."));
@@ -240,9 +251,21 @@ function showKeeping(section, found) {
   fill(section, ...parts, row);
 }
 
-async function showResults(section) {
-  const found = await ask(`/studies/${slug}/results`);
-  const parts = [make("h2", {}, "Results"), make("p", {}, `${found.votes} answers, ${found.completed} completed sessions.`)];
+async function showResults(section, { status, visibility }) {
+  const parts = [make("h2", {}, "Results")];
+  if (status.status === "draft") parts.push(make("p", {}, "There are none before the study is launched."));
+  else parts.push(...countsOf(await ask(`/studies/${slug}/results`)));
+  fill(section, ...parts);
+  const { planning, outcomes } = me.offers;
+  const offered = planning.map((name) => ["planning", name]);
+  if (visibility === "open") offered.push(...outcomes.map((name) => ["outcomes", name]));
+  const row = make("div", { class: "row" });
+  for (const [kind, name] of offered) row.append(make("button", { onclick: () => attempt(() => analyse(section, kind, name)) }, name));
+  section.append(row);
+}
+
+function countsOf(found) {
+  const parts = [make("p", {}, `${found.votes} answers, ${found.completed} completed sessions.`)];
   if (!found.visible) parts.push(make("p", {}, found.why_hidden));
   if (found.pairs.length) {
     parts.push(table("Pairs", ["Criterion", "First", "Second", "First better", "Second better", "Ties", "Can't tell"],
@@ -252,11 +275,7 @@ async function showResults(section) {
     parts.push(table("Selections", ["Criterion", "Method", "Chosen", "Of", "%"], found.selections.map((each) =>
       [each.criterion, each.method, each.chosen, each.of, each.of ? (100 * each.chosen / each.of).toFixed(1) : "-"])));
   }
-  fill(section, ...parts);
-  const offered = [...me.offers.planning.map((name) => ["planning", name]), ...me.offers.outcomes.map((name) => ["outcomes", name])];
-  const row = make("div", { class: "row" });
-  for (const [kind, name] of offered) row.append(make("button", { onclick: () => attempt(() => analyse(section, kind, name)) }, name));
-  section.append(row);
+  return parts;
 }
 
 async function analyse(section, kind, name) {
@@ -283,9 +302,17 @@ async function showQuality(section) {
       onclick: () => decide({ exclusion: each.id }, `Why is "${each.rule}" undone?`),
     }, `Undo ${each.rule} (${each.effect})`));
     const exclude = make("button", { onclick: () => decide({ session: entry.session }, "Why is this session not used?") }, "Exclude");
-    return make("tr", {}, make("td", {}, entry.session.slice(0, 8)), make("td", {}, entry.state), make("td", {}, entry.accept ? "yes" : "no"),
-      make("td", {}, entry.use ? "yes" : "no"), make("td", {}, entry.broken.join("; ") || "none"),
-      make("td", {}, make("div", { class: "row" }, ...(entry.use ? [exclude] : []), ...undo)));
+    const erase = () => {
+      if (!confirm(`Erase all that session ${entry.session} answered and did? It cannot be taken back.`)) return;
+      attempt(async () => {
+        await ask(`/studies/${slug}/erase`, { session: entry.session });
+        await showQuality(section);
+      }, "Erased.");
+    };
+    const gone = me.role === "owner" ? [make("button", { class: "danger", onclick: erase }, "Erase")] : [];
+    return make("tr", {}, make("td", { title: entry.session }, entry.session.slice(0, 8)), make("td", {}, entry.state.replace("_", " ")),
+      make("td", {}, asWord(entry.accept)), make("td", {}, asWord(entry.use)), make("td", {}, entry.broken.join("; ") || "none"),
+      make("td", {}, make("div", { class: "row" }, ...(entry.use ? [exclude] : []), ...undo, ...gone)));
   });
   fill(section, make("h2", {}, "Quality"), rows.length ? scroll("Sessions to decide about", make("table", {},
     make("thead", {}, heads("Session", "State", "Paid", "Used", "Broken rules", "Decide")), make("tbody", {}, ...rows)))
@@ -299,6 +326,11 @@ function fill(section, ...children) {
   const place = [scrolled?.scrollTop ?? 0, scrolled?.scrollLeft ?? 0];
   section.replaceChildren(...children);
   section.querySelector(".scroll")?.scrollTo(place[1], place[0]);
+}
+
+/** Null where there is nothing to say: of a session that answered nothing. */
+function asWord(truth) {
+  return truth === null ? "–" : truth ? "yes" : "no";
 }
 
 function heads(...names) {
