@@ -203,7 +203,7 @@ def _find_sources(definition: StudyDefinition, images_dir: Path, holes_dir: Path
         problems += [
             f"{results_dir / method.folder / key}.png: the result of {method.key} for image {key} is missing"
             for method in definition.methods
-            if key not in results[method.key]
+            if key not in results[method.key] and (results_dir / method.folder).is_dir()
         ]
     try:
         refuse_impossible_plan(images=len(keys), trials=definition.plan.real)
