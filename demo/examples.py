@@ -105,11 +105,17 @@ class ExampleGallery:
     folder: Path
     keys: Sequence[str] = ()
     _ready: list[PreparedExample] = field(default_factory=list[PreparedExample], init=False)
+    _preparing: bool = field(default=False, init=False)
 
     @property
     def ready(self) -> tuple[PreparedExample, ...]:
         """Those that are prepared by now."""
         return tuple(self._ready)
+
+    @property
+    def preparing(self) -> bool:
+        """Whether `prepare_in_background` may still make more ready."""
+        return self._preparing
 
     def prepare(self) -> None:
         """Make what is missing, read what is there, delete what nothing of today would make.
@@ -139,7 +145,10 @@ class ExampleGallery:
                 self.prepare()
             except Exception:  # noqa: BLE001 - the page goes on without examples, the log says why
                 _log.exception("the examples could not be prepared")
+            finally:
+                self._preparing = False
 
+        self._preparing = True
         thread = threading.Thread(target=work, name="examples", daemon=True)
         thread.start()
         return thread

@@ -316,7 +316,9 @@ def _wire_offer(engine: DemoEngine, viewer: ResultViewer, kept: gr.State, take: 
 
 def _wire_examples(gallery: ExampleGallery, painter: MaskPainter, viewer: ResultViewer, kept: gr.State) -> None:
     def offer_examples(results: list[_Kept]) -> ViewerData:
-        return _shown(results).model_copy(update={"examples": [_example_data(each) for each in gallery.ready]})
+        coming = gallery.preparing  # asked first: what is ready after it has ended is all there is
+        examples = [_example_data(each) for each in gallery.ready]
+        return _shown(results).model_copy(update={"examples": examples, "examples_coming": coming})
 
     def show(
         results: list[_Kept], event: gr.EventData, request: gr.Request
@@ -325,6 +327,7 @@ def _wire_examples(gallery: ExampleGallery, painter: MaskPainter, viewer: Result
         return _said_to(request, painter_data), viewer_data, kept_now
 
     viewer.example(show, kept, [painter, viewer, kept], **_QUIET)
+    viewer.examples(offer_examples, kept, viewer, **_QUIET)
     if Context.root_block is not None:
         Context.root_block.load(offer_examples, kept, viewer, **_QUIET)
 

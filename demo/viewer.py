@@ -85,7 +85,7 @@ class ExampleData(GradioModel):
 class ViewerData(GradioModel):
     """The session's results, which to look at (-1: as it is), how far a run is, what went wrong, a file asked for.
 
-    `examples` None leaves those that are shown.
+    `examples` None leaves those that are shown; while `examples_coming` the browser asks for them again.
     """
 
     results: list[ResultData] = Field(default_factory=list[ResultData])
@@ -94,6 +94,7 @@ class ViewerData(GradioModel):
     message: str = ""
     converted: ConvertedData | None = None
     examples: list[ExampleData] | None = None
+    examples_coming: bool = False
 
 
 with no_stub_file():
@@ -103,7 +104,8 @@ with no_stub_file():
 
         Listen to `.reuse(...)`, the visitor wants result number `event.result` as the new photo, to `.offer(...)`, the
         visitor offers it and its rivals to a study, to `.convert(...)`, it is wanted as `event.form`, to
-        `.example(...)`, example number `event.example` is wanted, and to `.cancel(...)`.
+        `.example(...)`, example number `event.example` is wanted, to `.examples(...)`, there may be more of them by
+        now, and to `.cancel(...)`.
         """
 
         data_model = ViewerData

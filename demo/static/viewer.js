@@ -2,13 +2,14 @@
 // Gradio runs this text as a function of (element, trigger, props, server, upload, watch) after zoom.js.
 
 const REVEAL = 900;   // ms, long enough to see it move (our choice)
+const EXAMPLES = 3000;   // ms until a page that came before the examples were ready asks again (our choice)
 const PRESS = 2000;  // ms in which a run that was asked for shows up here, or never will
 const GRAB = 24;   // screen pixels on both sides of the divider that take hold of it when zoomed in
 const root = element.querySelector('.rv'), $ = (selector) => root.querySelector(selector), $$ = (selector) => [...root.querySelectorAll(selector)];
 const stage = $('.rv-stage'), layer = $('.rv-layer'), before = $('.rv-before'), after = $('.rv-after'), range = $('.rv-range');
 const words = props.texts[navigator.language.toLowerCase().startsWith('zh') ? 'zh' : 'en'];
 const say = (key, values) => words[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
-let panes = [], sure = 0, begun = false, pressed = false;   // pressed: Run, while a run was on
+let panes = [], sure = 0, begun = false, pressed = false, asking = 0;   // pressed: Run, while a run was on
 let results = [], selected = -1, share = 0.5, width = 0, height = 0, drag = null, shownIds = '', newest = null;
 
 $$('[data-t]').forEach((node) => { node.textContent = words[node.dataset.t]; });
@@ -135,6 +136,11 @@ function dragPane(pane) {
 }
 const inUse = () => (panes.length ? panes[0].zoom : zoom);
 
+// Not while a run is on or results are shown: the answer would overwrite what is told of them.
+function askForExamples() {
+  if (!root.isConnected || results.length) clearInterval(asking);
+  else if (!root.dataset.busy && !begun) trigger('examples');
+}
 function fillExamples(examples) {
   $('.rv-examples').replaceChildren(...examples.map((example, number) => {
     const button = document.createElement('button'), pair = document.createElement('span');
@@ -183,7 +189,7 @@ async function heard() {
   results = value.results; fillStrip(); showPair(); progress(value.running);
   pressed = pressed && !!value.running;
   tell(pressed ? 'underWay' : value.message);
-  if (value.examples) fillExamples(value.examples);
+  if (value.examples) { fillExamples(value.examples); clearInterval(asking); asking = value.examples_coming ? setInterval(askForExamples, EXAMPLES) : 0; }
   hand(value.converted);
   const chosen = value.selected >= 0 ? value.selected + ' ' + results[value.selected].file.path : null;
   if (chosen && chosen !== newest) {   // once per run: a later result must not take the visitor's choice away

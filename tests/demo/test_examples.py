@@ -45,6 +45,18 @@ def test_a_second_start_reads_what_the_first_made(engine: DemoEngine, tmp_path: 
     assert second.results[0].record == first.results[0].record
 
 
+def test_who_comes_while_examples_are_prepared_is_told_that_there_will_be_more(
+    engine: DemoEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = ExampleGallery(engine, tmp_path, keys=("telea",))
+    seen: list[bool] = []
+    monkeypatch.setattr(gallery, "prepare", lambda: seen.append(gallery.preparing))
+    assert not gallery.preparing
+    gallery.prepare_in_background().join()
+    assert seen == [True]
+    assert not gallery.preparing
+
+
 def test_other_code_or_another_method_makes_new_files_and_the_old_ones_go(
     engine: DemoEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
