@@ -13,6 +13,7 @@ from asuka_infer.metrics.lpips import LpipsAlex
 from asuka_infer.metrics.pixels import MetricError
 from asuka_infer.weights import WeightsError, read_json
 from training import chain
+from training.ablations import Setup, train_rows, write_ablations
 from training.cost import cost_table
 from training.finetune import Own, before_and_after, finetune, notes_of
 from training.full import ORDER, RECIPES, FullSources, FullStage, Parts, export_run, export_tokens, train_full
@@ -77,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     adopt.add_argument("--run", type=Path, required=True)
     adopt.set_defaults(run_command=_adopt)
     _add_measure(commands.add_parser("measure", help="the table over evaluation photographs, and a sheet"))
+    _add_ablations(
+        commands.add_parser("ablations", help="the paper's Table 2 a, b, d at small scale: docs/ablations.md")
+    )
     rehearse = commands.add_parser("rehearse", help="train every stage for some seconds and tell its speed")
     _add_training(rehearse)
     rehearse.add_argument("--seconds", type=float, default=15.0, help="per stage")
@@ -127,6 +131,20 @@ def _add_measure(table: argparse.ArgumentParser) -> None:
     table.add_argument("--reserved", type=Path, help="shapes kept for evaluation; default beside the silhouettes")
     table.add_argument("--perceptual", type=Path, help="SqueezeNet weights; default EVAL/../weights/squeezenet*.pth")
     table.set_defaults(run_command=_measure, no_perceptual=False, tier="all")
+
+
+def _add_ablations(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser)
+    add_sources(parser)
+    parser.add_argument("--eval", type=Path, required=True, help="folder with images/ and masks/ to measure on")
+    parser.add_argument("--out", type=Path, required=True, help="folder for ablations.md, ablations.csv and sheets")
+    parser.add_argument("--weights", type=Path, default=COMMITTED, help="what every row begins with")
+    parser.add_argument("--vae", type=Path, help="RUN/vae of a chain, for the decoders to begin with; default random")
+    parser.add_argument("--steps", type=int, help="of every training stage of every row; default the preset's")
+    parser.add_argument("--size", type=int, help="side to which photographs are brought; default the model's")
+    parser.add_argument("--holes", type=int, default=2, help="per photograph: the given one and drawn ones")
+    parser.add_argument("--photographs", type=int, default=25, help="only about so many, of all kinds")
+    parser.set_defaults(run_command=_ablations)
 
 
 def _add_finetune(parser: argparse.ArgumentParser) -> None:
@@ -239,6 +257,22 @@ def _train_prompt(given: argparse.Namespace) -> int:
     write_prompt(given.run, given.weights, out)
     print(out if complete else f"{out}, paused before the end; the same command goes on from here.")
     return 0 if complete else 3
+
+
+def _ablations(given: argparse.Namespace) -> int:
+    sources = sources_of(given, given.data)
+    if sources.perceptual is None or sources.reserved is None:
+        raise MeasureError("Ablations are measured: they need SqueezeNet weights and the shapes kept for evaluation.")
+    bench = chain.prepare(sources, given.run, given.preset, processes=given.processes)
+    setup = Setup(given.weights, bench, given.run, given.preset, given.steps, given.vae)
+    if not train_rows(setup):
+        print("Paused before the end; the same command goes on from here.")
+        return 3
+    shapes = read_silhouettes(sources.silhouettes, sources.reserved, for_evaluation=True)
+    size = given.size or bench.model.pixels
+    cases = read_cases(given.eval, shapes, size=size, holes=given.holes, photographs=given.photographs)
+    print("\n".join(write_ablations(setup, cases, SqueezeNet(sources.perceptual), given.out)))
+    return 0
 
 
 def _finetune(given: argparse.Namespace) -> int:

@@ -168,20 +168,10 @@ class HarmonyObjective(nn.Module):
         result = (decoded / 2 + 0.5).float()
         # What the user gets: outside the hole the photograph itself, so that a seam is seen as one.
         shown = torch.cat([result[:plain], torch.where(holes[plain:], result[plain:], pictures[plain:])])
-        losses = {
-            "l1": multi_scale_l1(result, pictures),
-            "hole": weighted_mse(result[plain:], pictures[plain:], holes[plain:].float()),
-        }
-        loss = losses["l1"] + self._recipe.hole * losses["hole"]
-        if self.perceptual is not None:
-            losses["grid"] = grid_left(shown[plain:], holes[plain:], LATENT_SCALE)
-            losses["edges"] = sum(
-                (edges_left(shown[plain:], holes[plain:], period) for period in (LATENT_SCALE, LATENT_SCALE // 2)),
-                start=torch.zeros((), device=shown.device),
-            )
-            loss = loss + self._recipe.grid * losses["grid"] + self._recipe.edges * losses["edges"]
-            losses["perceptual"] = self.perceptual.distance(shown, pictures).mean()
-            loss = loss + self._recipe.perceptual * losses["perceptual"]
+        losses = appearance_losses(
+            result, shown, pictures, holes, plain=plain, perceptual=self.perceptual, recipe=self._recipe
+        )
+        loss = losses.pop("loss")
         if self.adversary is not None:
             fooled, losses["critic"] = self.adversary(pictures, shown)
             loss = loss + self._recipe.adversarial * sharpen * fooled + losses["critic"]
@@ -228,3 +218,41 @@ class HarmonyObjective(nn.Module):
         guess, _ = schedule.clean_and_noise(noisy, predicted, time)
         pictures = decode(self.teacher, guess) / 2 + 0.5
         return self.model.encode(pictures.clamp(0, 1).float())
+
+
+def appearance_losses(
+    result: Float[Tensor, "batch 3 size size"],
+    shown: Float[Tensor, "batch 3 size size"],
+    pictures: Float[Tensor, "batch 3 size size"],
+    holes: Bool[Tensor, "batch 1 size size"],
+    *,
+    plain: int,
+    perceptual: Perceptual | None,
+    recipe: DecoderRecipe,
+) -> dict[str, Tensor]:
+    """How unlike the originals decoded pictures are: each loss, and "loss", their weighted sum.
+
+    Args:
+        result: what was decoded, RGB in about [0, 1].
+        shown: what the user gets of it.
+        pictures: the originals.
+        holes: True = missing; the first `plain` samples were decoded without one, so nothing of theirs is held to it.
+        plain: how many.
+        perceptual: see `Bench`.
+        recipe: the weights.
+    """
+    losses = {
+        "l1": multi_scale_l1(result, pictures),
+        "hole": weighted_mse(result[plain:], pictures[plain:], holes[plain:].float()),
+    }
+    loss = losses["l1"] + recipe.hole * losses["hole"]
+    if perceptual is not None:
+        losses["grid"] = grid_left(shown[plain:], holes[plain:], LATENT_SCALE)
+        losses["edges"] = sum(
+            (edges_left(shown[plain:], holes[plain:], period) for period in (LATENT_SCALE, LATENT_SCALE // 2)),
+            start=torch.zeros((), device=shown.device),
+        )
+        loss = loss + recipe.grid * losses["grid"] + recipe.edges * losses["edges"]
+        losses["perceptual"] = perceptual.distance(shown, pictures).mean()
+        loss = loss + recipe.perceptual * losses["perceptual"]
+    return {"loss": loss, **losses}

@@ -132,12 +132,17 @@ def read_cases(
 
 def fill_all(key: str, cases: Sequence[Case], out: Path, *, weights: Path | None = None) -> list[Path]:
     """Run a method on every case that has no result yet; returns the files, in the order of the cases."""
-    files = [out / "results" / key / f"{case.photograph}_{case.number}.png" for case in cases]
+    return fill_with(key, partial(_load, key, weights), cases, out)
+
+
+def fill_with(name: str, load: Callable[[], Inpainter], cases: Sequence[Case], out: Path) -> list[Path]:
+    """`fill_all` with any method, under any name; it is loaded where a result is missing and not before."""
+    files = [out / "results" / name / f"{case.photograph}_{case.number}.png" for case in cases]
     missing = [(case, file) for case, file in zip(cases, files, strict=True) if not file.is_file()]
     if missing:
-        method = _load(key, weights)
+        method = load()
         files[0].parent.mkdir(parents=True, exist_ok=True)
-        for case, file in tqdm(missing, desc=key, mininterval=2.0):
+        for case, file in tqdm(missing, desc=name, mininterval=2.0):
             begun = time.process_time()
             result = method(InpaintRequest(case.truth, case.hole, case.number)).image
             spent = time.process_time() - begun
