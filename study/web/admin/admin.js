@@ -4,6 +4,7 @@ const main = document.getElementById("main");
 const who = document.getElementById("who");
 const said = document.getElementById("said");
 const LOOK_EVERY_MS = 5000;
+const SAID_MS = 10_000;
 const DEEDS = {
   launch: "Open to participants",
   pause: "Pause",
@@ -32,6 +33,7 @@ const POSSIBLE = {
 let me = null;
 let slug = decodeURIComponent(location.hash.slice(1));
 let looking = null;
+let forgetting = null;
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -44,7 +46,10 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** What went wrong stays until something else is said; what went well gets out of the way. */
 function tell(sentence, wrong = false) {
+  clearTimeout(forgetting);
+  if (sentence && !wrong) forgetting = setTimeout(() => tell(""), SAID_MS);
   said.textContent = sentence;
   said.className = wrong ? "wrong" : "";
 }
