@@ -16,11 +16,13 @@ from torchvision.models import squeezenet1_0
 
 from asuka_infer.asuka.mini import MiniModel, load_mini, save_mini
 from training import ablations
-from training.ablations import FRESH, ROWS, TABLES, Row, Setup, beginning, trained, verdict
+from training.ablations import FRESH, ROWS, TABLES, Row, Setup, beginning, markdown, trained, verdict
 from training.alignment import AlignmentStage
 from training.cli import main
 from training.loop import Moment, read_state
 from training.presets import MODELS, Bench
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +157,8 @@ def test_one_command_trains_measures_and_tells_the_rows_of_all_tables(
 )
 def test_only_an_interval_on_one_side_of_zero_agrees_or_disagrees_with_the_paper(gap: str, word: str) -> None:
     assert verdict(gap) == word
+
+
+def test_the_documents_show_the_figures_of_the_file_beside_them() -> None:
+    rows = read_rows(DOCS)
+    assert "\n".join(markdown(rows)) in (DOCS / "ablations.md").read_text(encoding="utf-8")
