@@ -3,6 +3,7 @@
 With STUDY_SCREENSHOTS=docs/images the pictures of the documents are taken on the way.
 """
 
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from fastapi import FastAPI
+from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 from sqlalchemy import select
 
@@ -172,9 +174,10 @@ def opened(browser: Browser) -> Generator[Callable[..., Page]]:
 
 
 def picture(page: Page, name: str) -> None:
-    """For the documents, when they are wanted."""
+    """For the documents, when they are wanted; in few colours, because many pictures make a repository large."""
     if SCREENSHOTS:
-        page.screenshot(path=Path(SCREENSHOTS) / f"study-{name}.png")
+        taken = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+        taken.quantize(256).save(Path(SCREENSHOTS) / f"study-{name}.png", optimize=True)
 
 
 def texts(locale: str) -> dict[str, str]:
@@ -203,7 +206,6 @@ def tab_to(page: Page, name: str) -> None:
 def by_keys(page: Page, site: Site, address: str) -> None:
     """To the first practice trial without a mouse."""
     page.goto(address)
-    picture(page, "consent")
     tab_to(page, "I take part freely.")
     page.keyboard.press("Space")
     tab_to(page, "Take part")
@@ -264,8 +266,8 @@ def test_a_whole_study_by_keyboard_alone_through_a_reload_and_a_restart_of_the_s
         expect(page.locator("form .marks")).to_have_text(texts("en")["marks"])
         if number == 1:
             picture(page, "trial-pair" if protocol == "pairwise" else "trial-nine")
-        if site.now_asked().kind == TrialKind.ATTENTION:
-            picture(page, "attention-pair" if protocol == "pairwise" else "attention-nine")
+        if site.now_asked().kind == TrialKind.ATTENTION and protocol == "pairwise":
+            picture(page, "attention")
         if number == 2:
             before = site.now_asked().public_id
             page.reload()
@@ -276,7 +278,6 @@ def test_a_whole_study_by_keyboard_alone_through_a_reload_and_a_restart_of_the_s
             site.start()
         answer_by_keys(page, site)
     finished(page, site)
-    picture(page, "thanks")
 
 
 @pytest.mark.parametrize(("protocol", "device"), [("pairwise", PHONE), ("best_of_n", TABLET)], ids=["pair", "nine"])
