@@ -337,7 +337,7 @@ RIVALS: tuple[Method, ...] = (
         citation='D. Pathak et al., "Context Encoders: Feature Learning by Inpainting", CVPR 2016',
         licence=_MINI_LICENCE,
         load=_load_context_encoder_mini,
-        needs=Needs(memory_mb=900),
+        needs=Needs(memory_mb=600),
         readiness=_rival_readiness,
     ),
     Method(
@@ -372,7 +372,6 @@ RIVALS: tuple[Method, ...] = (
     ),
 )
 """Older methods trained here, small; in `METHODS` are those whose weights lie beside their code (docs/rivals.md)."""
-"""Networks of older papers at small scale, trained here; one without weights is no method (`_trained`)."""
 
 
 def _trained(rivals: tuple[Method, ...]) -> tuple[Method, ...]:
