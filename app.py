@@ -5,7 +5,9 @@ import gc
 import importlib
 import importlib.util
 import json
+import multiprocessing
 import os
+import signal
 import socket
 import sys
 import threading
@@ -156,6 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or 2 after one sentence on stderr when it cannot start.
     """
     parsed = _parser().parse_args(arguments)
+    # A service manager's way to stop is to end as Ctrl+C does: the journal closed, no worker left at work.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         settings = _read_settings()
         _refuse_taken_port(parsed.host, parsed.port)
@@ -178,7 +182,10 @@ def serve(settings: AppSettings, *, only: Part | None, host: str, port: int) -> 
         preparation = Preparation()
         _start_preparing(settings, database, preparation)
         page = _build_page(settings, database, preparation, with_demo=only is None)
-        _launch(page, _routes(settings, database, backups, payments), settings, host, port)
+        try:
+            _launch(page, _routes(settings, database, backups, payments), settings, host, port)
+        finally:
+            preparation.stop()
 
 
 # ------------------------------------------------------------------------------------------ the database
@@ -301,6 +308,13 @@ class Preparation:
     total: int = 0
     ready: bool = False
     error: str = ""
+    stopped: bool = False
+
+    def stop(self) -> None:
+        """End what is at work for it; Python would wait until every picture is made."""
+        self.stopped = True
+        for worker in multiprocessing.active_children():
+            worker.terminate()
 
     def told(self) -> str:
         """One line for people."""
@@ -357,6 +371,8 @@ def _start_preparing(settings: AppSettings, database: Database, preparation: Pre
             prepare_example(settings, database, preparation)
             print("The example study is ready.", flush=True)
         except Exception as error:  # noqa: BLE001 - the rest of the app goes on; the page and the terminal say why
+            if preparation.stopped:
+                return
             preparation.error = f"{error}" or type(error).__name__
             print(f"app: {preparation.told()}", file=sys.stderr, flush=True)
 
@@ -380,15 +396,15 @@ def _build_page(
 ) -> gr.Blocks:
     with gr.Blocks(title=TITLE, delete_cache=(SWEEP_EVERY_S, KEEP_UPLOADS_S)) as page, gr.Tabs():
         if with_demo:
-            with gr.Tab("Inpaint", id="inpaint"):
+            with gr.Tab(demo.texts.interface("tabInpaint"), id="inpaint"):
                 _build_demo(settings)
         if database is not None and preparation is not None:
-            with gr.Tab("Study", id="study") as study_tab:
+            with gr.Tab(demo.texts.interface("tabStudy"), id="study") as study_tab:
                 _build_study(settings, preparation, study_tab)
-            with gr.Tab("Results", id="results") as results_tab:
+            with gr.Tab(demo.texts.interface("tabResults"), id="results") as results_tab:
                 _build_results(settings, database, results_tab)
             if settings.passwords():
-                with gr.Tab("Administration", id="administration"):
+                with gr.Tab(demo.texts.interface("tabAdministration"), id="administration"):
                     build_admin_tab()
     return page
 
