@@ -26,7 +26,7 @@ test: $(VENV)/.dev chromium  ## format, lint, types, architecture and every test
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/pytest -n 3 --dist loadfile
 
 format: $(VENV)/.dev  ## put the code into its one format
 	@$(BIN)/ruff format .
