@@ -53,7 +53,7 @@ train-mini: $(VENV)/.app  ## train the small family from PHOTOS=folder (PRESET=c
 	@$(BIN)/python -m training mini --preset $(PRESET) --data $(PHOTOS) --run runs/$(PRESET)
 
 EVAL ?= ../shared/data/eval
-TABLE_METHODS ?= asuka-mini,sd-mini,sd-mini-repaint,mae-mini,telea,navier-stokes,fsr,shift-map,biharmonic,nearest-neighbour
+TABLE_METHODS ?= asuka-mini,sd-mini,sd-mini-prompt,sd-mini-repaint,mae-mini,context-encoder-mini,lama-mini,contextual-attention-mini,dfnet-mini,telea,navier-stokes,fsr,shift-map,biharmonic,nearest-neighbour
 table: $(VENV)/.app  ## our own table: every ready method on EVAL=folder (images/, masks/) into var/table/table.md
 	@keys=$$($(BIN)/python -m asuka_infer methods --json | $(BIN)/python -c "import json, sys; \
 		asked = sys.argv[1].split(','); ready = {row['key'] for row in json.load(sys.stdin) if row['ready']}; \
