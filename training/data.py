@@ -1,6 +1,7 @@
 """Batches of photographs and holes, cut and unpacked on any device."""
 
 import os
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -121,19 +122,36 @@ def cut(
     return _resize(_copy(pixels, whole, side, device), crops, size)
 
 
-class Supply:
-    """Photographs and holes ready on a device, drawn anew for every step."""
+class Squares(ABC):
+    """Squares of photographs, and holes, drawn anew for every step; where pixels come from is the subclasses' business.
 
-    def __init__(self, photographs: Photographs, packed_holes: Mapping[int, Tensor], device: torch.device) -> None:
-        """Take what `gather_photographs` and `gather_holes` made; a GPU gets all of it once (2 GB for 10,000)."""
-        self._device = device
-        self._side = photographs.pixels.shape[1]
-        self._training = photographs.training
-        self._evaluation = photographs.evaluation if len(photographs.evaluation) else photographs.training
-        self._weights = draw_weights([photographs.entries[index] for index in self._training])
-        pixels = torch.from_numpy(photographs.pixels)
+    What is drawn depends on the random generator and the photographs' numbers alone.
+    """
+
+    def __init__(
+        self,
+        training: NDArray[np.int64],
+        evaluation: NDArray[np.int64],
+        packed_holes: Mapping[int, Tensor],
+        device: torch.device,
+        *,
+        side: int,
+        weights: NDArray[np.float64] | None = None,
+    ) -> None:
+        """Say what there is.
+
+        Args:
+            training: numbers of the photographs that are trained on.
+            evaluation: of those kept apart for sheets; the others where none are.
+            packed_holes: by size.
+            device: where batches are wanted.
+            side: of the photographs in px.
+            weights: how likely each photograph of `training` is drawn; None: all alike.
+        """
+        self._training, self._weights = training, weights
+        self._evaluation = evaluation if len(evaluation) else training
+        self._device, self._side = device, side
         on_gpu = device.type == "cuda"
-        self._pixels = pixels.to(device) if on_gpu else pixels
         self._holes = {size: packed.to(device) if on_gpu else packed for size, packed in packed_holes.items()}
 
     def pictures(
@@ -149,7 +167,7 @@ class Supply:
             photographs=self._training,
             weights=self._weights,
         )
-        return cut(self._pixels, crops, size, self._device)
+        return self._cut(crops, size)
 
     def holes(self, rng: np.random.Generator, batch: int, size: int) -> Bool[Tensor, "batch 1 size size"]:
         """Holes of the mixture."""
@@ -159,10 +177,32 @@ class Supply:
         """The same few held-out photographs with the same holes, for sheets; fewer where fewer are held out."""
         rng = np.random.default_rng(SHEET_SEED)
         chosen = rng.permutation(self._evaluation)[:count]
-        whole = np.full(len(chosen), self._side)
-        nothing = np.zeros_like(whole)
-        pictures = cut(self._pixels, Crops(chosen, whole, nothing, nothing, nothing > 0), size, self._device)
-        return pictures, self.holes(rng, len(chosen), size)
+        whole, nothing = np.full(len(chosen), self._side), np.zeros(len(chosen), dtype=np.int64)
+        return self._cut(Crops(chosen, whole, nothing, nothing, nothing > 0), size), self.holes(rng, len(chosen), size)
+
+    @abstractmethod
+    def _cut(self, crops: Crops, size: int) -> Float[Tensor, "batch 3 size size"]:
+        """The squares on the device."""
+
+
+class Supply(Squares):
+    """Photographs that are kept decoded, on the device if that is a GPU."""
+
+    def __init__(self, photographs: Photographs, packed_holes: Mapping[int, Tensor], device: torch.device) -> None:
+        """Take what `gather_photographs` and `gather_holes` made; a GPU gets all of it once (2 GB for 10,000)."""
+        super().__init__(
+            photographs.training,
+            photographs.evaluation,
+            packed_holes,
+            device,
+            side=photographs.pixels.shape[1],
+            weights=draw_weights([photographs.entries[index] for index in photographs.training]),
+        )
+        pixels = torch.from_numpy(photographs.pixels)
+        self._pixels = pixels.to(device) if device.type == "cuda" else pixels
+
+    def _cut(self, crops: Crops, size: int) -> Float[Tensor, "batch 3 size size"]:
+        return cut(self._pixels, crops, size, self._device)
 
 
 def _copy(pixels: Tensor, crops: Crops, size: int, device: torch.device) -> Tensor:

@@ -8,7 +8,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -171,7 +171,9 @@ def train(
     compiled: bool = False,
     accumulate: int = 1,
 ) -> bool:
-    """Train a stage from wherever its folder says it is; returns whether its schedule is complete.
+    """Train a stage from wherever its folder says it is; returns whether what comes after it may begin.
+
+    That is when its schedule is complete, and nobody asked for a stop meanwhile (not even during the last step).
 
     Args:
         stage: what to learn.
@@ -208,7 +210,7 @@ def train(
         progress.seconds = clock.spent()
         # Still deaf to signals: a launcher passes on to its processes what each of them has already heard.
         learner.save(folder, progress, complete=clock.complete)
-    return clock.complete
+        return clock.complete and not asked_to_stop(accelerator, stopping)
 
 
 class _Clock:
@@ -235,9 +237,8 @@ class _Clock:
         stopped = bool(heard)
         if accelerator.num_processes > 1:
             # One signal reaches one process: unless all know, the others wait for it at the next exchange for ever.
-            own = [self.fraction, float(paused), 0.0] if accelerator.is_main_process else [0.0, 0.0, 0.0]
-            told = torch.tensor(own, device=accelerator.device, dtype=torch.float64)
-            told[2] = float(stopped)
+            own = [self.fraction, float(paused)] if accelerator.is_main_process else [0.0, 0.0]
+            told = torch.tensor([*own, float(stopped)], device=accelerator.device, dtype=torch.float64)
             self.fraction, paused, stopped = (float(value) for value in accelerator.reduce(told, "sum"))
         return bool(self.complete or paused or stopped)
 
@@ -260,6 +261,12 @@ class _Clock:
 
     def _now(self) -> float:
         return min(1.0, max(self._progress.step / self._pace.steps, self.spent() / self._budget))
+
+
+def asked_to_stop(accelerator: Accelerator, heard: Sequence[int]) -> bool:
+    """Whether any process has been asked to stop; the same answer in all."""
+    told = torch.tensor(float(bool(heard)), device=accelerator.device)
+    return bool(accelerator.reduce(told, "sum") if accelerator.num_processes > 1 else told)
 
 
 class _Learner(Generic[Net]):

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.data import SHEET_SEED, Crops, cut, draw_crops, holes_of
+from training.data import Crops, Squares, cut
 from training.photographs import DataError, Entry, Place, Tier, decode, find_all, held_out
 
 COLUMNS = (*Entry._fields, *Place._fields)
 """Of the cached list of photographs."""
 
 
-class StreamedSupply:
+class StreamedSupply(Squares):
     """As `training.data.Supply`, for millions of photographs: threads decode each batch, nothing stays in memory."""
 
     def __init__(
@@ -44,39 +44,12 @@ class StreamedSupply:
             DataError: when all photographs are held out by their names.
         """
         apart = np.array([held_out(entry.name) for entry, _ in photographs], dtype=bool)
-        self._training = np.flatnonzero(~apart)
-        if not len(self._training):
+        training = np.flatnonzero(~apart)
+        if not len(training):
             raise DataError(f"All {len(photographs)} photographs are held out by their names; add a few more.")
-        self._evaluation = np.flatnonzero(apart) if apart.any() else self._training
-        self._photographs, self._device, self._side = photographs, device, side
-        on_gpu = device.type == "cuda"
-        self._holes = {size: packed.to(device) if on_gpu else packed for size, packed in packed_holes.items()}
+        super().__init__(training, np.flatnonzero(apart), packed_holes, device, side=side)
+        self._photographs = photographs
         self._pool = ThreadPoolExecutor(threads)
-
-    def pictures(
-        self, rng: np.random.Generator, batch: int, size: int, *, smallest: int, largest: int | None = None
-    ) -> Float[Tensor, "batch 3 size size"]:
-        """Squares of `smallest` to `largest` px (the whole photograph) of training photographs, at `size` px."""
-        crops = draw_crops(
-            rng,
-            batch,
-            side=self._side,
-            smallest=min(smallest, self._side),
-            largest=min(largest or self._side, self._side),
-            photographs=self._training,
-        )
-        return self._cut(crops, size)
-
-    def holes(self, rng: np.random.Generator, batch: int, size: int) -> Bool[Tensor, "batch 1 size size"]:
-        """Holes of the mixture."""
-        return holes_of(self._holes, rng, batch, size, self._device)
-
-    def shown(self, count: int, size: int) -> tuple[Float[Tensor, "n 3 size size"], Bool[Tensor, "n 1 size size"]]:
-        """The same few held-out photographs with the same holes, for sheets; fewer where fewer are held out."""
-        rng = np.random.default_rng(SHEET_SEED)
-        chosen = rng.permutation(self._evaluation)[:count]
-        whole, nothing = np.full(len(chosen), self._side), np.zeros(len(chosen), dtype=np.int64)
-        return self._cut(Crops(chosen, whole, nothing, nothing, nothing > 0), size), self.holes(rng, len(chosen), size)
 
     def _cut(self, crops: Crops, size: int) -> Float[Tensor, "batch 3 size size"]:
         pixels = np.stack(list(self._pool.map(self._decoded, crops.photographs)))

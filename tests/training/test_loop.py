@@ -68,6 +68,14 @@ def test_a_run_that_was_stopped_and_started_again_is_the_run_that_never_stopped(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_stop_in_the_last_step_keeps_the_next_stage_from_beginning(bench: Bench, tmp_path: Path) -> None:
+    assert not train(StoppingAt(bench, 7, steps=8), fresh(tmp_path), tmp_path)
+
+    assert read_state(tmp_path / "mae").complete
+    assert train(stage(bench, steps=8), fresh(tmp_path), tmp_path)
+    assert read_state(tmp_path / "mae").step == 8
+
+
 def test_lines_after_the_checkpoint_are_taken_back_when_power_went_before_the_next(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -118,6 +126,13 @@ def test_what_one_process_hears_stops_all_at_the_same_step(
 
     assert clock.over(here, heard) is stops
     assert clock.fraction == (0.25 if main else other[0])
+
+
+@pytest.mark.parametrize(("other", "heard", "asked"), [(0.0, [], False), (1.0, [], True), (0.0, [15], True)])
+def test_all_processes_know_of_a_stop_that_one_of_them_heard(*, other: float, heard: list[int], asked: bool) -> None:
+    here: Any = OneOfTwo(is_main_process=False, other=[other])
+
+    assert loop.asked_to_stop(here, heard) is asked
 
 
 def test_one_of_several_processes_on_a_cpu_goes_on_from_the_checkpoint(
