@@ -30,7 +30,9 @@ class AlignmentRecipe:
     first: float = 1.0
     last: float = 0.1
     decay: int = 2000
-    scenes: BackboneRecipe = field(default_factory=lambda: BackboneRecipe(Pace(steps=1, batch=1, peak=0.0)))
+    scenes: BackboneRecipe = field(
+        default_factory=lambda: BackboneRecipe(Pace(steps=1, batch=1, peak=0.0), at_start=0.7)
+    )
 
 
 PRESETS: Mapping[Preset, AlignmentRecipe] = {
@@ -38,7 +40,7 @@ PRESETS: Mapping[Preset, AlignmentRecipe] = {
     "cpu": AlignmentRecipe(
         Pace(steps=3000, batch=6, peak=2e-4, warm_up=5, average=0.95, log_every=5),
         decay=20,
-        scenes=BackboneRecipe(Pace(steps=1, batch=1, peak=0.0), sides=Growth(128)),
+        scenes=BackboneRecipe(Pace(steps=1, batch=1, peak=0.0), at_start=0.85),
     ),
     "tiny": AlignmentRecipe(
         Pace(steps=6, batch=4, peak=1e-3, warm_up=2, log_every=2, precision="no"),

@@ -115,19 +115,30 @@ class Adversary(nn.Module):
         self.critic = PatchCritic(width)
 
     def forward(
-        self, real: Float[Tensor, "batch 3 height width"], made: Float[Tensor, "batch 3 height width"]
+        self,
+        real: Float[Tensor, "batch 3 height width"],
+        made: Float[Tensor, "batch 3 height width"],
+        where: Bool[Tensor, "batch 1 height width"] | None = None,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """What the maker minimises (without moving the critic) and what the critic does (without moving the maker)."""
+        """What the maker minimises (without moving the critic) and what the critic does (without moving the maker).
+
+        `where`, a patch counts by how much of its middle was made: the rest is a copy, which nobody could tell apart.
+        """
         as_it_is = {name: value.detach() for name, value in self.critic.named_parameters()}
-        fooled = fooling(functional_call(self.critic, as_it_is, (made,)))
-        return fooled, critic_hinge(self.critic(real), self.critic(made.detach()))
+        scores = functional_call(self.critic, as_it_is, (made,))
+        weight = None if where is None else functional.adaptive_avg_pool2d(where.float(), scores.shape[-2:])
+        return fooling(scores, weight), critic_hinge(self.critic(real), self.critic(made.detach()), weight)
 
 
-def critic_hinge(real: Tensor, fake: Tensor) -> Float[Tensor, ""]:
+def critic_hinge(real: Tensor, fake: Tensor, weight: Tensor | None = None) -> Float[Tensor, ""]:
     """What a critic minimises: scores of real patches above 1 and of made ones below -1 cost nothing."""
-    return 0.5 * (functional.relu(1 - real).mean() + functional.relu(1 + fake).mean())
+    return 0.5 * _mean(functional.relu(1 - real) + functional.relu(1 + fake), weight)
 
 
-def fooling(fake: Tensor) -> Float[Tensor, ""]:
+def fooling(fake: Tensor, weight: Tensor | None = None) -> Float[Tensor, ""]:
     """What the maker of pictures minimises against a hinge critic."""
-    return -fake.mean()
+    return -_mean(fake, weight)
+
+
+def _mean(values: Tensor, weight: Tensor | None) -> Float[Tensor, ""]:
+    return values.mean() if weight is None else (values * weight).sum() / weight.sum()

@@ -46,7 +46,7 @@ PRESETS: Mapping[Preset, PromptRecipe] = {
     # A token is 128 numbers: it bears, and in so few steps needs, a higher rate than a matrix.
     "cpu": PromptRecipe(
         Pace(steps=4000, batch=8, peak=2e-3, warm_up=10, weight_decay=0.0, average=0.98, log_every=10),
-        scenes=BackboneRecipe(Pace(steps=1, batch=1, peak=0.0), sides=Growth(128, 256, since=0.6)),
+        scenes=BackboneRecipe(Pace(steps=1, batch=1, peak=0.0), sides=Growth(128, 256, since=0.6), at_start=0.85),
     ),
     "tiny": PromptRecipe(
         Pace(steps=6, batch=4, peak=1e-2, warm_up=2, log_every=2, precision="no"),

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from training.losses import (
     Adversary,
@@ -84,6 +85,40 @@ def test_hinge_stops_rewarding_a_critic_that_is_already_sure() -> None:
     # (1 - 0) and (1 + 0), halved and added.
     assert float(critic_hinge(torch.zeros(4), torch.zeros(4))) == 1
     assert float(fooling(torch.tensor([1.0, 2.0]))) == -1.5
+
+
+def test_patches_count_by_their_weight() -> None:
+    real, fake, weight = torch.tensor([0.0, 1.0, 3.0]), torch.tensor([0.0, 2.0, -1.0]), torch.tensor([1.0, 0.5, 0.0])
+
+    # Half of (1 + 1) in full and of (0 + 3) by half, over a weight of one and a half.
+    assert float(critic_hinge(real, fake, weight)) == pytest.approx(0.5 * (2 + 1.5) / 1.5)
+    assert float(fooling(fake, weight)) == pytest.approx(-(0 + 1) / 1.5)
+
+
+def test_only_patches_that_were_made_teach_maker_and_critic() -> None:
+    adversary, hole = Adversary(width=4).eval(), torch.zeros(1, 1, 32, 32, dtype=torch.bool)
+    real, made = torch.rand(2, 1, 3, 32, 32, generator=torch.manual_seed(0))
+    scores = [adversary.critic(images)[0, 0].detach() for images in (real, made)]
+    side = len(scores[0])
+    # The hole covers the first of the squares that the picture has as many of as there are scores.
+    hole[..., : math.ceil(32 / side), : math.ceil(32 / side)] = True
+    assert side > 1
+
+    fooled, judged = (value.detach() for value in adversary(real, made, hole))
+    share = adaptive_share(hole, side)
+
+    assert float(fooled) == pytest.approx(-float((scores[1] * share).sum() / share.sum()), rel=1e-5)
+    hinge = (1 - scores[0]).clamp(min=0) + (1 + scores[1]).clamp(min=0)
+    assert float(judged) == pytest.approx(0.5 * float((hinge * share).sum() / share.sum()), rel=1e-5)
+    assert int((share > 0).sum()) < side**2 / 2
+
+
+def adaptive_share(hole: Tensor, side: int) -> Tensor:
+    """How much of each of side x side overlapping squares is hole, counted one by one."""
+    size = hole.shape[-1]
+    bounds = [(index * size // side, -(-(index + 1) * size // side)) for index in range(side)]
+    rows = [[hole[0, 0, top:bottom, left:right].float().mean() for left, right in bounds] for top, bottom in bounds]
+    return torch.tensor([[float(value) for value in row] for row in rows])
 
 
 def test_one_backward_pass_teaches_maker_and_critic_each_its_own() -> None:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from asuka_infer.asuka.mini import MiniModel
+from asuka_infer.asuka.schedule import STEPS
 from training import alignment, backbone, decoder, mae, vae
 from training.alignment import misaligned_share
-from training.backbone import DiffusionObjective, told
+from training.backbone import DiffusionObjective, draw_scenes, told
 from training.chain import STAGES, StageName, assemble
 from training.loop import LOG, Moment, train, weights_of
 from training.mae import MaeObjective, topped_up, without_oversized
@@ -131,6 +132,20 @@ def test_finishing_the_autoencoder_gives_unit_latents_that_decode_as_before(benc
 
 
 # --- backbone and alignment ------------------------------------------------------------------------------------------
+
+
+def test_as_many_samples_as_asked_are_shown_where_sampling_starts(bench: Bench) -> None:
+    def times(share: float) -> Tensor:
+        recipe = replace(backbone.PRESETS["tiny"], at_start=share)
+        return draw_scenes(bench, moment(), 400, recipe)["time"]
+
+    on_the_way, some, all_of_them = (times(share) for share in (0.0, 0.25, 1.0))
+
+    assert (all_of_them == STEPS - 1).all()
+    assert not (on_the_way == STEPS - 1).any()
+    # 400 draws of 1/4: 100, within five standard deviations of 8.7; the others are as they were.
+    assert int((some == STEPS - 1).sum()) == pytest.approx(100, abs=43)
+    assert torch.equal(some[some != STEPS - 1], on_the_way[some != STEPS - 1])
 
 
 def diffusion_batch(bench: Bench) -> dict[str, Tensor]:
