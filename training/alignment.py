@@ -30,13 +30,15 @@ class AlignmentRecipe:
     first: float = 1.0
     last: float = 0.1
     decay: int = 2000
-    scenes: BackboneRecipe = field(
-        default_factory=lambda: BackboneRecipe(Pace(steps=1, batch=1, peak=0.0), at_start=0.7)
-    )
+    scenes: BackboneRecipe = field(default_factory=lambda: BackboneRecipe(Pace(steps=1, batch=1, peak=0.0)))
 
 
 PRESETS: Mapping[Preset, AlignmentRecipe] = {
-    "gpu": AlignmentRecipe(Pace(steps=1500, batch=256, peak=2e-4, warm_up=100), decay=500),
+    "gpu": AlignmentRecipe(
+        Pace(steps=1500, batch=256, peak=2e-4, warm_up=100),
+        decay=500,
+        scenes=BackboneRecipe(Pace(steps=1, batch=1, peak=0.0), at_start=0.7),
+    ),
     "cpu": AlignmentRecipe(
         Pace(steps=3000, batch=6, peak=2e-4, warm_up=5, average=0.95, log_every=5),
         decay=20,

@@ -42,7 +42,10 @@ class PromptRecipe:
 
 
 PRESETS: Mapping[Preset, PromptRecipe] = {
-    "gpu": PromptRecipe(Pace(steps=1500, batch=256, peak=1e-3, warm_up=50, weight_decay=0.0)),
+    "gpu": PromptRecipe(
+        Pace(steps=1500, batch=256, peak=1e-3, warm_up=50, weight_decay=0.0),
+        scenes=BackboneRecipe(Pace(steps=1, batch=1, peak=0.0), at_start=0.7),
+    ),
     # A token is 128 numbers: it bears, and in so few steps needs, a higher rate than a matrix.
     "cpu": PromptRecipe(
         Pace(steps=4000, batch=8, peak=2e-3, warm_up=10, weight_decay=0.0, average=0.98, log_every=10),
