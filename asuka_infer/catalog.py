@@ -190,7 +190,7 @@ _TABLE = (
     Method(
         key="asuka-mini",
         title="ASUKA (embedded)",
-        summary="The method of the paper at small scale: a masked auto-encoder's prior steers diffusion, colours held.",
+        summary="ASUKA at small scale: a masked auto-encoder's prior steers diffusion; the photo's texture goes on.",
         citation=_ASUKA_PAPER,
         licence=_MINI_LICENCE,
         load=_load_asuka_mini,

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from asuka_infer.asuka.alignment import AlignmentKind
-from asuka_infer.asuka.embedded import AsukaMiniSettings, Embedded, Filled, asuka_mini, sample
+from asuka_infer.asuka.embedded import AsukaMiniSettings, Embedded, Filled, fill_asuka, sample
 from asuka_infer.asuka.family import Family
 from asuka_infer.asuka.mini import LoadedMini, MiniModel, load_mini
 from asuka_infer.asuka.scene import Scene
@@ -332,7 +332,9 @@ def _method(row: Row, setup: Setup) -> Inpainter:
     if model is None:
         raise TrainingError(f"The training of {row.key} was interrupted; the same command goes on from there.")
     loaded = LoadedMini(model)
-    return Embedded(_fill_plainly, loaded, AsukaMiniSettings()) if row.key == "decoder-plain" else asuka_mini(loaded)
+    # Continued texture is not the paper's and would blur what the rows are to tell apart.
+    settings = AsukaMiniSettings(texture=0.0)
+    return Embedded(_fill_plainly if row.key == "decoder-plain" else fill_asuka, loaded, settings)
 
 
 def _fill_plainly(

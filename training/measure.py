@@ -17,6 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from asuka_infer.asuka import embedded
+from asuka_infer.asuka.embedded_files import prompt_of
 from asuka_infer.asuka.mini import load_mini
 from asuka_infer.catalog import find_method
 from asuka_infer.holes import read_hole, resize
@@ -57,6 +58,9 @@ EMBEDDED: Mapping[str, Callable[..., Inpainter]] = {
     "mae-mini": embedded.mae_mini,
 }
 """Family members, which may be measured with weights that are not committed."""
+
+PROMPTED = "sd-mini-prompt"
+"""The one that needs tokens beside the weights, learned for their UNet."""
 
 PER_PICTURE: Mapping[str, Callable[[Sequence[RgbImage], Sequence[RgbImage], Sequence[Hole]], Scores]] = {
     "hole_l1": hole_l1,
@@ -243,6 +247,11 @@ def _stride(folder: Path, photographs: int | None) -> int:
 def _load(key: str, weights: Path | None) -> Inpainter:
     if weights is not None and key in EMBEDDED:
         return EMBEDDED[key](load_mini(weights))
+    if weights is not None and key == PROMPTED:
+        tokens = prompt_of(weights)
+        if tokens is None:
+            raise MeasureError(f"{weights} has no tokens for its UNet; learn them with `python -m training prompt`.")
+        return embedded.sd_mini_prompt(load_mini(weights), tokens)
     return find_method(key).load()
 
 

@@ -10,9 +10,11 @@ from asuka_infer.asuka.embedded import sd_mini, sd_mini_prompt
 from asuka_infer.asuka.embedded_files import PROMPT, prompt_of, told_in, unet_of
 from asuka_infer.asuka.mini import MiniModel, load_mini, save_mini
 from asuka_infer.asuka.prompts import save_prompt
+from asuka_infer.images import read_image
 from asuka_infer.inpaint import inpaint
 from tests.training.test_stages import moment
 from training.backbone import DiffusionObjective
+from training.measure import Case, MeasureError, fill_all
 from training.presets import MODELS, Bench
 from training.prompt import PRESETS, PromptObjective, PromptStage, train_prompt, write_prompt
 
@@ -67,3 +69,18 @@ def test_tokens_of_another_unet_are_not_used(exported: Path, tmp_path: Path) -> 
     save_prompt(loaded.model.null_condition.data, exported / PROMPT, learned_for="another")
     assert prompt_of(exported) is None
     assert prompt_of(tmp_path / "nothing") is None
+
+
+def test_the_table_measures_tokens_on_the_weights_it_was_given_and_on_no_others(
+    bench: Bench, exported: Path, tmp_path: Path
+) -> None:
+    loaded = load_mini(exported)
+    image, hole = bench.supply.shown(1, 64)
+    case = Case("one", 0, (image[0].permute(1, 2, 0) * 255).byte().numpy(), hole[0, 0].numpy())
+    with pytest.raises(MeasureError, match="has no tokens for its UNet"):
+        fill_all("sd-mini-prompt", [case], tmp_path, weights=exported)
+
+    save_prompt(loaded.model.null_condition.data, exported / PROMPT, learned_for=unet_of(loaded.files))
+    (silent,) = fill_all("sd-mini", [case], tmp_path, weights=exported)
+    (prompted,) = fill_all("sd-mini-prompt", [case], tmp_path, weights=exported)
+    assert (read_image(prompted).pixels == read_image(silent).pixels).all()

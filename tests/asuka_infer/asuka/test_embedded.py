@@ -29,8 +29,9 @@ from asuka_infer.asuka.mini import (
     save_mini,
 )
 from asuka_infer.asuka.scene import Scene
+from asuka_infer.asuka.texture import continue_texture
 from asuka_infer.inpaint import inpaint
-from asuka_infer.inpainter import Cancelled, Inpainter
+from asuka_infer.inpainter import SILENT, Cancelled, Inpainter
 from asuka_infer.prior_choice import prior_text
 from asuka_infer.request import InpaintRequest
 from asuka_infer.settings import SettingsError
@@ -133,6 +134,22 @@ def test_four_holes_together_equal_four_single_runs(loaded: LoadedMini, key: str
             one = Scene(image[row : row + 1], hole[row : row + 1])
             alone = chosen.fill(loaded.model, one, [3 + row], chosen.settings, Silent()).image
             assert torch.allclose(together[row : row + 1], alone, atol=1e-5)
+
+
+def test_known_texture_goes_on_along_what_was_drawn_and_0_leaves_the_drawing(loaded: LoadedMini) -> None:
+    image, hole = torch.rand(1, 3, 64, 64), torch.zeros(1, 1, 64, 64, dtype=torch.bool)
+    hole[..., 20:36, 24:40] = True
+    scene = Scene(torch.where(hole, 0.5, image), hole)
+
+    def filled(texture: float) -> torch.Tensor:
+        settings = AsukaMiniSettings(texture=texture)
+        with torch.inference_mode():
+            made = asuka_mini(loaded).fill(loaded.model, scene, [3], settings, SILENT).image
+        return torch.where(hole, made, scene.image)
+
+    drawn = filled(0.0)
+    assert torch.equal(filled(0.6), continue_texture(scene.image, hole, drawn, 0.6))
+    assert not torch.equal(filled(0.6), drawn)
 
 
 @pytest.mark.parametrize("key", ["asuka-mini", "sd-mini", "sd-mini-repaint"])
