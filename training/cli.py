@@ -11,6 +11,7 @@ from asuka_infer.catalog import UnknownMethodError
 from asuka_infer.metrics.features import FeatureWeightsError, SqueezeNet, pooled_features
 from asuka_infer.metrics.lpips import LpipsAlex
 from asuka_infer.metrics.pixels import MetricError
+from asuka_infer.settings import SettingsError
 from asuka_infer.weights import WeightsError, read_json
 from training import chain
 from training.ablations import Setup, train_rows, write_ablations
@@ -33,6 +34,7 @@ ERRORS = (
     MeasureError,
     MetricError,
     PackError,
+    SettingsError,
     TrainingError,
     UnknownMethodError,
     WeightsError,
@@ -122,7 +124,12 @@ def _add_training(parser: argparse.ArgumentParser, *, compiles: bool = True) -> 
 def _add_measure(table: argparse.ArgumentParser) -> None:
     table.add_argument("--eval", type=Path, required=True, help="folder with images/ and masks/")
     table.add_argument("--out", type=Path, required=True, help="results, table.csv, differences.csv, sheet.webp")
-    table.add_argument("--methods", default="asuka-mini,sd-mini,mae-mini,telea,fsr,shift-map")
+    table.add_argument(
+        "--methods",
+        default="asuka-mini,sd-mini,mae-mini,telea,fsr,shift-map",
+        metavar="KEY[:NAME=VALUE...],...",
+        help="with settings where they are not to be the usual ones: asuka-mini:texture=0 (default: %(default)s)",
+    )
     table.add_argument("--weights", type=Path, help="measure the embedded family with these weights")
     table.add_argument("--size", type=int, default=256, help="side to which photographs are brought")
     table.add_argument("--holes", type=int, default=10, help="per photograph: the given one and drawn ones")

@@ -33,6 +33,7 @@ from asuka_infer.metrics.distributions import (
 from asuka_infer.metrics.features import SqueezeNet, pooled_features
 from asuka_infer.metrics.pixels import Scores, colour_step, composited, hole_l1, hole_psnr, psnr, ssim
 from asuka_infer.request import Hole, InpaintRequest, RgbImage
+from asuka_infer.settings import parse_changes
 from training.masks import Silhouettes, numbered_hole
 
 HOLE_SEED = 100
@@ -244,7 +245,14 @@ def _stride(folder: Path, photographs: int | None) -> int:
     return max(1, total // photographs) if photographs else 1
 
 
-def _load(key: str, weights: Path | None) -> Inpainter:
+def _load(asked: str, weights: Path | None) -> Inpainter:
+    """A method as the command names it: its key, then any settings, as in `asuka-mini:texture=0`."""
+    key, *changes = asked.split(":")
+    method = _load_method(key, weights)
+    return method.with_settings(**parse_changes(method.settings, changes)) if changes else method
+
+
+def _load_method(key: str, weights: Path | None) -> Inpainter:
     if weights is not None and key in EMBEDDED:
         return EMBEDDED[key](load_mini(weights))
     if weights is not None and key == PROMPTED:

@@ -25,28 +25,30 @@ FINEST_RADIUS = 1
 """Of patches at full size, where only the picture is put together."""
 
 REFINEMENTS = 2
-"""Rounds of looking at the neighbours' matches at the resolutions between."""
+"""Rounds of looking at the neighbours' matches at the resolutions between; one was worse (.269 against .267)."""
 
 GUIDE_WEIGHT = 2.0
 """How much the blurred guide counts beside the patch itself; 2 measured better than .5 (.270 against .274)."""
 
 DISTANCE_WEIGHT = 0.02
-"""Squared colour difference that a source a whole picture away must make up for: shades go on from nearby."""
+"""Squared colour difference that a source a whole picture away must make up for. Our choice: shades go on nearby."""
 
 VOTE_SPREAD = 1.2
-"""Standard deviation in cells with which a patch counts around its middle."""
+"""Standard deviation in cells with which a patch counts around its middle. Our choice."""
 
 FEWEST_SOURCES = 16
-"""With fewer whole known patches there is no texture to continue."""
+"""With fewer whole known patches there is no texture to continue: our choice, a square of 4 x 4 places."""
 
 COLOUR_CELL = 16
 """Side in px of the means that stay the guide's: copied shades would end in contours on skies and walls."""
 
 TOLERANCE = 0.05
 """Difference between those means and the copied ones, of 1, at which a copy counts 1/e: where nothing known has the
-guide's colours, what was copied is of something else (a sky in the sea, a wall on a sheep; looked at)."""
+guide's colours, what was copied is of something else (a sky in the sea, a wall on a sheep; looked at). At .1 and a
+share of .75 the perceptual distance was .255, here .253."""
 
 TINY = 1e-12
+"""Keeps a division by nothing finite; what it gives is not used."""
 
 
 @torch.no_grad()

@@ -1,10 +1,19 @@
 """The bootstrap of the table against the plain estimators and counts."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
+from asuka_infer.asuka.embedded import asuka_mini
+from asuka_infer.asuka.mini import MiniModel, load_mini, save_mini
+from asuka_infer.images import read_image
 from asuka_infer.metrics.distributions import kernel_distance_of_features
-from training.measure import bootstrap_weights, weighted_kernel_distance
+from asuka_infer.request import InpaintRequest
+from asuka_infer.settings import SettingsError
+from tests.asuka_infer.asuka.tiny import TINY
+from training.measure import Case, bootstrap_weights, fill_all, weighted_kernel_distance
 
 
 def test_without_resampling_the_weighted_kernel_distance_is_the_plain_one() -> None:
@@ -36,3 +45,20 @@ def test_whole_photographs_are_resampled_together_and_as_many_as_there_are() -> 
     assert all((weights[:, start : start + 3] == weights[:, [start]]).all() for start in (0, 3, 6))
     # Each of three photographs is missing from a resample with probability (2/3)^3.
     assert (weights[:, 0] == 0).mean() == pytest.approx(8 / 27, abs=0.06)
+
+
+def test_a_method_is_measured_with_the_settings_that_its_name_carries(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    save_mini(MiniModel(TINY), tmp_path / "weights")
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    hole = np.zeros((64, 64), np.bool_)
+    hole[20:36, 24:40] = True
+    case = Case("one", 0, picture, hole)
+    (plain,) = fill_all("asuka-mini:texture=0", [case], tmp_path, weights=tmp_path / "weights")
+    (usual,) = fill_all("asuka-mini", [case], tmp_path, weights=tmp_path / "weights")
+    method = asuka_mini(load_mini(tmp_path / "weights")).with_settings(texture=0.0)
+
+    assert (read_image(plain).pixels == method(InpaintRequest(picture, hole, 0)).image).all()
+    assert (read_image(plain).pixels != read_image(usual).pixels).any()
+    with pytest.raises(SettingsError, match="flavour"):
+        fill_all("asuka-mini:flavour=3", [case], tmp_path, weights=tmp_path / "weights")
